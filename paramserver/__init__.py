@@ -1,0 +1,1 @@
+"""Versions to predictions over gRPC, without TensorFlow."""

@@ -1,0 +1,1 @@
+"""Log to shards: the only package that imports Apache Beam."""

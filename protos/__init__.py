@@ -1,0 +1,1 @@
+"""The wire: *.proto and the code generated from them."""

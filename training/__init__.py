@@ -1,0 +1,1 @@
+"""Shards to versions: the only package that imports TensorFlow, Keras and MLflow."""
