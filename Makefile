@@ -1,0 +1,60 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TESTS  ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test check slow soak bench protos lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "headrace needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: $(BIN)/uv requirements.lock pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/.installed  ## install headrace into .venv
+install-dev: $(VENV)/.installed-dev  ## install what tests and checks need, too
+
+demo: install  ## see retraining pay off on the flights of 2013 (about 3 minutes)
+	$(BIN)/headrace backtest --example flights --every frozen,7d,1d
+
+test: install-dev  ## the tests that every change must pass (at most 6 minutes)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" $(TESTS)
+
+check: install-dev  ## linters, types, import contracts, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	tests/generated.sh $(BIN)/python
+
+slow: install-dev  ## the reduced kill and damage loops
+	$(BIN)/pytest -m slow $(TESTS)
+
+soak: install-dev  ## the full counts; writes benchmarks/results
+	HEADRACE_SOAK=1 $(BIN)/pytest -m slow $(TESTS)
+
+bench: install-dev  ## every benchmark; writes benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+protos: install-dev  ## compile protos/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/*.proto
+
+lock:  ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra flights pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
