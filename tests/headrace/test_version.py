@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import DamagedFile, NewerFormat, NotFound
+from headrace.log import Cursor, Entry
+from headrace.version import (
+    Kept,
+    NamedFile,
+    VersionRecord,
+    contains,
+    difference,
+    path_to,
+    trained_in,
+    union,
+)
+
+RANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5)).map(lambda pair: (pair[0], sum(pair))), max_size=6)
+
+
+def record(version: int, kind: str = "delta", **fields: object) -> VersionRecord:
+    base = None if kind == "start" else version - 1
+    blank = VersionRecord(
+        version=version, kind=kind, base=base, lineage=0, model={"kind": "lr"}, schema={}, prior=0.1, digest={},
+        created_at_us=0, code="test", delta=NamedFile(f"d{version}", "00", 1) if kind == "delta" else None,
+    )  # fmt: skip
+    return replace(blank, **fields)
+
+
+def reader(*records: VersionRecord):
+    by_version = {each.version: each for each in records}
+
+    def read(version: int) -> VersionRecord:
+        if version not in by_version:
+            raise NotFound(f"no version {version}")
+        return by_version[version]
+
+    return read
+
+
+def entry_of(each: VersionRecord) -> Entry:
+    return Entry(seq=each.version, sha256="", kind=each.kind, body=json.loads(json.dumps(each.to_body())))
+
+
+def numbers(ranges) -> set[int]:
+    return {n for low, high in ranges for n in range(low, high)}
+
+
+def test_a_record_survives_json() -> None:
+    kept = Kept(3, "s", "ff", 9)
+    there = record(
+        4, cursor=Cursor(7, "ab"), trained=((5, 8),), held_now=((1, 2),), snapshot=kept, verdicts=({"version": 2},)
+    )  # fmt: skip
+    assert VersionRecord.from_entry(entry_of(there)) == there
+
+
+def test_an_unknown_kind_is_newer_and_a_missing_field_is_damage() -> None:
+    entry = entry_of(record(4))
+    with pytest.raises(NewerFormat, match="unknown kind 'merge'"):
+        VersionRecord.from_entry(replace(entry, kind="merge"))
+    del entry.body["digest"]
+    with pytest.raises(DamagedFile, match="'digest'"):
+        VersionRecord.from_entry(entry)
+
+
+def test_the_path_walks_back_to_the_empty_table() -> None:
+    read = reader(record(0, "start"), record(1), record(2, "hold"), record(3))
+    path = path_to(3, read)
+    assert path.snapshot is None
+    assert [each.version for each in path.deltas] == [1, 3]
+
+
+def test_a_rollback_takes_the_table_of_its_target() -> None:
+    read = reader(record(0, "start"), record(1), record(2), record(3, "rollback", to=1), record(4))
+    assert [each.version for each in path_to(4, read).deltas] == [1, 4]
+    assert record(3, "rollback", to=1).table_of == 1
+
+
+def test_a_pin_changes_what_is_served_and_no_table() -> None:
+    pin = record(2, "pin", to=1, pinned=1)
+    assert (pin.served, pin.table_of) == (1, 1)
+    assert record(3, pinned=1).served == 1
+    assert record(3).served == 3
+
+
+@pytest.mark.parametrize("named_by", ["itself", "a later record", "the newest record"])
+def test_a_snapshot_shortens_the_path(named_by: str) -> None:
+    kept = Kept(2, "snapshot", "", 1)
+    records = [record(0, "start"), record(1), record(2), record(3), record(4)]
+    if named_by == "itself":
+        records[2] = replace(records[2], snapshot=kept)
+    if named_by == "a later record":
+        records[3] = replace(records[3], snapshot=kept)
+    path = path_to(4, reader(*records[2:]), [kept] if named_by == "the newest record" else [])
+    assert path.snapshot == kept
+    assert [each.version for each in path.deltas] == [3, 4]
+
+
+def test_an_unreachable_version_says_so() -> None:
+    with pytest.raises(NotFound, match="version 4 cannot be reached: version 2 is no longer kept") as caught:
+        path_to(4, reader(record(3), record(4)))
+    assert "versions list" in caught.value.hint
+
+
+def test_the_lineage_of_a_rollback_forgets_what_came_after_its_target() -> None:
+    read = reader(
+        record(0, "start"), record(1, trained=((0, 2),)), record(2, trained=((2, 3),)),
+        record(3, "rollback", to=1), record(4, trained=((3, 4),)),
+    )  # fmt: skip
+    assert trained_in(2, read) == ((0, 3),)
+    assert trained_in(4, read) == ((0, 2), (3, 4))
+
+
+@given(RANGES, RANGES)
+def test_ranges_are_sets(left, right) -> None:
+    assert numbers(union(left, right)) == numbers(left) | numbers(right)
+    assert numbers(difference(left, right)) == numbers(left) - numbers(right)
+    assert all(contains(union(left), n) == (n in numbers(left)) for n in range(40))
+    assert all(a[1] < b[0] for a, b in zip(union(left, right), union(left, right)[1:], strict=False))
