@@ -1,0 +1,104 @@
+"""id -> row number: open addressing in two flat numpy arrays, looked up and built without a Python loop over ids.
+
+`keys` (int64, a power of two long, -1 = empty) holds ids at or after their home slot; `rows` (int32, -1 = no row)
+holds the row number of the key in the same slot. Collisions go to the next slot. At most half of the slots are in use.
+
+`updated` gives a new index and leaves the old one as it was, for readers that still hold it: it copies `rows` and
+shares `keys`. Sharing is safe because a key is only ever put into an empty slot and never taken out: where an older
+index meets a key of a newer one, its own `rows` says -1 there, which is the answer "no row". One thread at a time may
+update the indexes that share keys; any number may look up.
+
+    1 M ids: build 0.1 s, 500 ids looked up in 20-60 us (`benchmarks/bench_server.py`)
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
+
+_EMPTY = -1
+_ABSENT = np.int32(-1)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
+_LEAST_SLOTS = 64
+
+
+class IdIndex:
+    """Ids (unique, >= 0) and the row number of each. Start from `IdIndex.empty()`, go on with `updated`."""
+
+    def __init__(self, keys: Ids, rows: Rows, used: list[int]) -> None:
+        self._keys = keys
+        self._rows = rows
+        self._used = used  # [slots taken], shared like the keys: an index on an older branch must count newer keys too
+        self._mask = np.int64(len(keys) - 1)
+        self._shift = np.uint64(64 - len(keys).bit_length() + 1)
+
+    @classmethod
+    def empty(cls, ids: int = 0) -> Self:
+        """An index with room for `ids` ids."""
+        slots = max(_LEAST_SLOTS, 1 << (2 * ids - 1).bit_length()) if ids else _LEAST_SLOTS
+        return cls(np.full(slots, _EMPTY, np.int64), np.full(slots, _ABSENT, np.int32), [0])
+
+    def find(self, ids: Ids) -> Rows:
+        """Row numbers int32 [n] of `ids` int64 [n]; -1 where there is none."""
+        slots = self._home(ids)
+        found = self._rows.take(slots)
+        keys = self._keys.take(slots)
+        open_ = np.flatnonzero((keys != ids) & (keys != _EMPTY))
+        while len(open_):
+            at = (slots[open_] + 1) & self._mask
+            slots[open_] = at
+            keys = self._keys.take(at)
+            found[open_] = self._rows.take(at)
+            open_ = open_[(keys != ids[open_]) & (keys != _EMPTY)]
+        return found
+
+    def updated(self, ids: Ids, rows: Rows, gone: Ids | None = None) -> Self:
+        """A new index in which `ids` have `rows` and `gone` have none. Ids within one call are unique."""
+        if 2 * (self._used[0] + len(ids)) > len(self._keys):
+            live = self.items()
+            after = self.empty(2 * (len(live[0]) + len(ids)))
+            after.put(*live)
+        else:
+            after = type(self)(self._keys, self._rows.copy(), self._used)
+        after.put(ids, rows)
+        if gone is not None and len(gone):
+            after.drop(gone)
+        return after
+
+    def items(self) -> tuple[Ids, Rows]:
+        """All ids that have a row, with their rows, in no particular order."""
+        slots = np.flatnonzero(self._rows >= 0)
+        return self._keys[slots], self._rows[slots]
+
+    def _home(self, ids: Ids) -> Ids:
+        return ((ids.view(np.uint64) * _MULTIPLIER) >> self._shift).view(np.int64)
+
+    def put(self, ids: Ids, rows: Rows) -> None:
+        """In place, for an index that nobody else reads and that has the room (`empty(n)`)."""
+        slots = self._home(ids)
+        open_ = np.arange(len(ids))
+        while len(open_):
+            at = slots[open_]
+            free = self._keys[at] == _EMPTY
+            self._keys[at[free]] = ids[open_[free]]  # of several for one slot the last wins, the others go on
+            settled = self._keys[at] == ids[open_]
+            self._rows[at[settled]] = rows[open_[settled]]
+            self._used[0] += int(np.count_nonzero(settled & free))
+            open_ = open_[~settled]
+            slots[open_] = (slots[open_] + 1) & self._mask
+
+    def drop(self, ids: Ids) -> None:
+        """In place, for an index that nobody else reads."""
+        slots = self._home(ids)
+        open_ = np.arange(len(ids))
+        while len(open_):
+            at = slots[open_]
+            keys = self._keys[at]
+            self._rows[at[keys == ids[open_]]] = _ABSENT
+            open_ = open_[(keys != ids[open_]) & (keys != _EMPTY)]
+            slots[open_] = (slots[open_] + 1) & self._mask
