@@ -43,6 +43,10 @@ class IdIndex:
         slots = max(_LEAST_SLOTS, 1 << (2 * ids - 1).bit_length()) if ids else _LEAST_SLOTS
         return cls(np.full(slots, _EMPTY, np.int64), np.full(slots, _ABSENT, np.int32), [0])
 
+    def __len__(self) -> int:
+        """How many ids have a row."""
+        return int(np.count_nonzero(self._rows >= 0))
+
     def find(self, ids: Ids) -> Rows:
         """Row numbers int32 [n] of `ids` int64 [n]; -1 where there is none."""
         slots = self._home(ids)
