@@ -25,6 +25,7 @@
     │   ├── WrongType            event.wrong_type
     │   └── TooManyInvalid       event.too_many_invalid
     ├── AccountingError          accounting.broken   the sums of a record do not hold: a defect of headrace
+    ├── LineageError             lineage.leak        a label was learned from before it was known
     ├── TrainingError            training.*
     │   ├── TowerRefused         training.tower      the model cannot be served as it is trained
     │   └── GateRefused          training.gate       a candidate was held                            exit 3
@@ -167,6 +168,10 @@ class TooManyInvalid(EventError):
 
 class AccountingError(HeadraceError):
     code = "accounting.broken"
+
+
+class LineageError(HeadraceError):
+    code = "lineage.leak"
 
 
 class TrainingError(HeadraceError):

@@ -1,0 +1,21 @@
+"""The command line. The only place that sees all three stages, and each only inside the command that needs it.
+
+`headrace --help`, `status` and `doctor` import neither TensorFlow nor Beam nor MLflow: command modules import typer and
+the standard library at the top and everything else inside their functions. Results go to stdout (text, or JSON with
+`--json`), talk goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the `headrace` script."""
+    os.environ["TYPER_USE_RICH"] = "0"  # rich help costs 0.3 s on every start
+    from headrace.cli.app import run
+
+    raise SystemExit(run(sys.argv[1:]))

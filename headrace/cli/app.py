@@ -1,0 +1,110 @@
+"""All commands on one tree, and the one place where what goes wrong is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from headrace import __version__
+from headrace.cli import (
+    backtest,
+    config,
+    doctor,
+    init,
+    log,
+    pipeline,
+    predict,
+    quarantine,
+    serve,
+    status,
+    terminal,
+    track,
+    train,
+    versions,
+)
+from headrace.errors import HeadraceError
+
+_UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
+
+GROUPS = (pipeline, versions, log, quarantine, config)
+COMMANDS = (init, train, serve, predict, track, status, doctor, backtest)
+
+
+def build() -> typer.Typer:
+    """The tree of commands."""
+    app = typer.Typer(
+        name="headrace",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog=terminal.examples(
+            "headrace backtest --example flights     what would retraining be worth? (on 2013's flights)",
+            "headrace init --from events.parquet     first settings for your own events",
+            "headrace doctor                         is everything here that is needed?",
+        ),
+    )
+    app.callback()(_root)
+    for module in COMMANDS:
+        module.register(app)
+    for module in GROUPS:
+        app.add_typer(module.group, name=module.NAME)
+    return app
+
+
+def _root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and everything that libraries print.")
+    ] = False,
+) -> None:
+    """headrace keeps a TensorFlow model as fresh as the log it learns from."""
+    if debug:
+        os.environ["HEADRACE_DEBUG"] = "1"
+    if version:
+        terminal.show(f"headrace {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; the exit code."""
+    own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    as_json = "--json" in own
+    try:
+        result = build()(args=list(arguments), prog_name="headrace", standalone_mode=False)
+    except HeadraceError as error:
+        if os.environ.get("HEADRACE_DEBUG"):
+            terminal.say(_trace(error))
+        return terminal.report(error, as_json=as_json)
+    except _UsageError as error:
+        return _usage(error, as_json=as_json)
+    except _ClickException as error:
+        return terminal.report_usage(str(error), command="headrace", as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        terminal.say("interrupted")
+        return terminal.Code.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `| head` has gone: nothing more to say
+        return terminal.Code.OK
+    except Exception as error:  # noqa: BLE001 the last line of defence: a short text instead of a traceback
+        return terminal.report_defect(error, as_json=as_json, debug=bool(os.environ.get("HEADRACE_DEBUG")))
+    return int(result or 0)
+
+
+def _usage(error: BaseException, *, as_json: bool) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "headrace"
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not text and context is not None:  # no_args_is_help
+        terminal.show(context.get_help())
+        return terminal.Code.USAGE
+    return terminal.report_usage(text, command=command, as_json=as_json)
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))

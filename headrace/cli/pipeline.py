@@ -1,0 +1,108 @@
+"""`headrace pipeline run`, `plan` and `replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace import clock
+from headrace.cli import options, resident, terminal
+from headrace.cli.quiet import native_output
+
+if TYPE_CHECKING:
+    from headrace.log import Entry
+
+NAME = "pipeline"
+group = typer.Typer(help="Turn events into shards.", no_args_is_help=True, rich_markup_mode=None)
+
+BeamFlags = Annotated[list[str] | None, typer.Argument(metavar="[-- BEAM_FLAGS]", help="Flags for Apache Beam.")]
+
+
+@group.command(
+    "run",
+    epilog=terminal.examples(
+        "headrace pipeline run                     stay, one tick a second",
+        "headrace pipeline run --once              read what there is, then end",
+        "headrace pipeline run --once --drain      … and take the streams as ended: nothing stays pending",
+        "headrace pipeline run -- --runner=FlinkRunner --flink_master=localhost:8081",
+    ),
+)
+def run(
+    beam: BeamFlags = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Read what there is, then end.")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="Take all streams as ended (with --once).")] = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Read the sources, join labels, write windowed shards."""
+    flags = _flags(beam)
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    with native_output("pipeline"):
+        from pipelines.job import Pipeline
+
+        pipeline = Pipeline(loop, settings, beam_args=flags)
+        _say_runner(flags)
+        with resident.until_stopped(f"headrace pipeline run -c {config}") as stop:
+            pipeline.run(stop=stop, once=once or drain, drain=drain)
+    head = loop.shard_log().head()
+    terminal.say("no events yet: nothing was written" if head is None else _line(head))
+    return terminal.Code.OK
+
+
+@group.command("plan", epilog=terminal.examples("headrace pipeline plan", "headrace pipeline plan --json"))
+def plan(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
+    """What the next tick would read, without reading it."""
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    with native_output("pipeline"):
+        from pipelines.job import Pipeline
+
+        planned = Pipeline(loop, settings).plan()
+    if as_json:
+        terminal.show_json(planned.to_json())
+    else:
+        terminal.show(str(planned))
+    return terminal.Code.OK
+
+
+@group.command("replay", epilog=terminal.examples("headrace pipeline replay 42", "headrace pipeline replay 42 --json"))
+def replay(
+    seq: Annotated[int, typer.Argument(help="The shard record.", metavar="RECORD")],
+    *,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Run one committed tick again from its ranges and compare the bytes. Commits nothing."""
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    with native_output("pipeline"):
+        from pipelines.job import Pipeline
+
+        found: dict[str, Any] = Pipeline(loop, settings).replay(seq)
+    if as_json:
+        terminal.show_json(found)
+    else:
+        terminal.show(f"record {seq}: " + ("the same bytes" if found["equal"] else "DIFFERENT"))
+    return terminal.Code.OK if found["equal"] else terminal.Code.UNHEALTHY
+
+
+def _flags(beam: Sequence[str] | None) -> tuple[str, ...]:
+    flags = tuple(beam or ())
+    if flags and not flags[0].startswith("--"):
+        raise typer.BadParameter(f"{flags[0]!r} is not a Beam flag; those start with -- and come after --")
+    return flags
+
+
+def _say_runner(flags: Sequence[str]) -> None:
+    if any(flag.split("=")[-1] in ("DirectRunner", "direct") for flag in flags):
+        terminal.say("DirectRunner here is Beam's in-process FnApiRunner: it needs no download and no other process")
+
+
+def _line(head: Entry) -> str:
+    body = head.body
+    reached = clock.iso(body["watermark_us"]) if body["watermark_us"] else "-"
+    emitted = sum(counts.get("emitted", 0) for counts in body["counts"].values())
+    return f"shard record {head.seq}: {emitted:,} examples so far, events up to {reached}"

@@ -1,0 +1,115 @@
+"""`headrace predict`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace import clock
+from headrace.cli import options, terminal
+from headrace.errors import InvalidRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        "predict",
+        epilog=terminal.examples(
+            "headrace predict user=u1 item=i7 price=3.5",
+            """headrace predict '{"user": "u1", "item": ["i7", "i8", "i9"]}'     three candidates""",
+            "headrace predict @request.json --json --address 127.0.0.1:8501",
+        ),
+    )(predict)
+
+
+def predict(
+    features: Annotated[list[str], typer.Argument(help="name=value …, a JSON object, or @FILE with one.")],
+    *,
+    address: Annotated[str, typer.Option("--address", help="host:port; default: the settings' [serve].")] = "",
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Ask the server for scores. Every feature once: one value, or one per candidate."""
+    kinds: Mapping[str, str] = {}
+    if config.exists():
+        settings = options.load(config)
+        kinds = {feature.name: feature.kind for feature in settings.schema().features}
+        address = address or f"{settings.serve.host}:{settings.serve.port}"
+    request = parse(features, kinds)
+    from paramserver.client import Client
+
+    with Client(address or "127.0.0.1:8500") as client:
+        answer = client.predict(request)
+    if as_json:
+        scores = [float(score) for score in answer.scores]
+        terminal.show_json(
+            {
+                "scores": scores,
+                "version": answer.version,
+                "watermark_us": answer.watermark_us,
+                "age_s": answer.age_s,
+            }
+        )
+        return terminal.Code.OK
+    for score in answer.scores:
+        terminal.show(f"{score:.6f}")
+    until = f"events up to {clock.iso(answer.watermark_us)}" if answer.watermark_us else "nothing learned yet"
+    terminal.say(f"version {answer.version}, {until}")
+    return terminal.Code.OK
+
+
+def parse(arguments: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """The request that the arguments spell.
+
+    kinds: kind of each feature where known; a value is read as a number only for kind `number`, so that `zip=00123`
+    stays the text that it was in the log.
+
+    >>> parse(["user=7", "price=1.50"], {"user": "id", "price": "number"})
+    {'user': '7', 'price': 1.5}
+    """
+    if len(arguments) == 1 and arguments[0].startswith("@"):
+        path = Path(arguments[0][1:])
+        if not path.exists():
+            raise InvalidRequest(f"there is no file {path}", hint="give a JSON file after @", path=path)
+        return _json(path.read_text(encoding="utf-8"), where=str(path))
+    if len(arguments) == 1 and arguments[0].lstrip().startswith("{"):
+        return _json(arguments[0], where="the argument")
+    request: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or not name:
+            raise InvalidRequest(f"{argument!r} is not name=value", hint="for example `headrace predict user=u1`")
+        if name in request:
+            raise InvalidRequest(f"feature {name!r} is given twice", hint="several candidates: use the JSON form")
+        request[name] = _value(name, text, kinds.get(name, ""))
+    return request
+
+
+def _value(name: str, text: str, kind: str) -> Any:
+    if kind == "ids":
+        return [text.split(",")]
+    if kind not in ("number", "bucket"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"feature {name!r} is a number, {text!r} is none", hint=f"for example `{name}=1.5`", feature=name
+        ) from None
+
+
+def _json(text: str, *, where: str) -> dict[str, Any]:
+    try:
+        request = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            hint='for example \'{"user": "u1", "item": ["i7", "i8"]}\'',
+        ) from None
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"{where} is not a JSON object", hint='for example \'{"user": "u1"}\'')
+    return request

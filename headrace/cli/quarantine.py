@@ -1,0 +1,87 @@
+"""`headrace quarantine list` and `show`."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli import options, terminal
+from headrace.errors import DamagedFile, NotFound
+
+if TYPE_CHECKING:
+    from headrace.loop import Loop
+
+NAME = "quarantine"
+group = typer.Typer(help="Refused events, each with its reason.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@group.command("list", epilog=terminal.examples("headrace quarantine list", "headrace quarantine list --json"))
+def list_files(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
+    """What was refused, by shard record and reason."""
+    files = _files(options.open_loop(options.load(config)))
+    if as_json:
+        terminal.show_json({"quarantine": files})
+    elif not files:
+        terminal.say("nothing was refused")
+    else:
+        rows = [
+            (file["seq"], file["rows"], ", ".join(f"{reason} {n}" for reason, n in sorted(file["reasons"].items())))
+            for file in files
+        ]
+        terminal.show(terminal.table(rows, ("record", "events", "reasons")))
+    return terminal.Code.OK
+
+
+@group.command("show", epilog=terminal.examples("headrace quarantine show 3", "headrace quarantine show 3 --json"))
+def show(
+    seq: Annotated[int, typer.Argument(help="The shard record (see `quarantine list`).", metavar="RECORD")],
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many events.")] = 20,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """The refused events of one shard record: where each came from, why, and its bytes."""
+    loop = options.open_loop(options.load(config))
+    events = [event for file in _files(loop) if file["seq"] == seq for event in _events(loop, file)]
+    if not events:
+        raise NotFound(
+            f"shard record {seq} has nothing in quarantine", hint="see `headrace quarantine list`", record=seq
+        )
+    if as_json:
+        terminal.show_json({"record": seq, "events": events[:limit]})
+        return terminal.Code.OK
+    for event in events[:limit]:
+        terminal.show("  ".join(f"{name}={value}" for name, value in event.items()))
+    if len(events) > limit:
+        terminal.say(f"{len(events) - limit} more: --limit {len(events)}")
+    return terminal.Code.OK
+
+
+def _files(loop: Loop) -> list[dict[str, Any]]:
+    log = loop.shard_log()
+    head, first = log.head(), log.first()
+    if head is None or first is None:
+        return []
+    found = []
+    for seq in range(first.seq, head.seq + 1):
+        entry = head if seq == head.seq else log.read(seq)
+        found += [{"seq": seq, **file} for file in entry.body.get("quarantine", ())]
+    return found
+
+
+def _events(loop: Loop, file: dict[str, Any]) -> list[dict[str, Any]]:
+    import hashlib
+
+    import pyarrow.parquet as pq
+
+    data = loop.store.read(file["path"])
+    if hashlib.sha256(data).hexdigest() != file["sha256"]:
+        raise DamagedFile(f"{file['path']} is damaged", hint="run `headrace log verify --deep`", path=file["path"])
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    return [{name: _text(value) for name, value in row.items()} for row in rows]
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", errors="backslashreplace") if isinstance(value, bytes) else value

@@ -1,0 +1,34 @@
+"""Commands that stay: they end between two steps when asked to, and say what goes on from where."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from headrace.cli import terminal
+
+
+@contextmanager
+def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
+    """Gives `stop()`, which turns true at Ctrl-C or SIGTERM; a second Ctrl-C interrupts the step itself.
+
+    again: the command that goes on from here. Interrupting a step is safe: what no record names never happened.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        terminal.say("stopping after this step (Ctrl-C again: now)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if asked:
+            terminal.say(f"stopped; to go on: {again}")

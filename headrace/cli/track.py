@@ -1,0 +1,47 @@
+"""`headrace track`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.cli import options, resident, terminal
+from headrace.cli.quiet import native_output
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        "track",
+        epilog=terminal.examples(
+            "headrace track --once",
+            "mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1",
+        ),
+    )(track)
+
+
+def track(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Log what is new, then end.")] = False,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Show every version in MLflow: one run a day, versions as steps, snapshots as model versions."""
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    with native_output("track"):
+        from training.tracking import Tracker, open_client
+
+        tracker = Tracker(loop, settings, client=open_client(settings.track.uri))
+        if once:
+            logged = tracker.step()
+            if as_json:
+                terminal.show_json({"logged": logged, "uri": settings.track.uri})
+            else:
+                terminal.show(f"{logged} versions logged to {settings.track.uri}")
+            return terminal.Code.OK
+        with resident.until_stopped(f"headrace track -c {config}") as stop:
+            terminal.say(f"following the version log of {settings.loop.root} to {settings.track.uri}")
+            tracker.run(stop=stop)
+    return terminal.Code.OK

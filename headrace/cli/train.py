@@ -1,0 +1,150 @@
+"""`headrace train` and `headrace retrain`."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace import clock
+from headrace.cli import options, resident, terminal
+from headrace.cli.quiet import native_output
+from headrace.errors import HeadraceError, TrainingError
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace.log import Entry
+    from headrace.loop import Loop
+
+POLL_S = 0.2
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(
+        "train",
+        epilog=terminal.examples(
+            "headrace train             learn what the shard log has, then end",
+            "headrace train --watch     stay, and publish a version for every shard record",
+        ),
+    )(train)
+    app.command(
+        "retrain",
+        epilog=terminal.examples("headrace retrain", "headrace retrain --json --timeout 60"),
+    )(retrain)
+
+
+def train(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Learn what there is, then end (the default).")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and follow the shard log.")] = False,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Learn from shards, once each, and publish versions."""
+    if once and watch:
+        raise typer.BadParameter("--once and --watch exclude each other")
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    with native_output("train"):
+        terminal.say("starting TensorFlow (10 to 30 s) …")
+        from training.trainer import Trainer
+
+        trainer = Trainer(loop, settings)
+        if watch:
+            with resident.until_stopped(f"headrace train --watch -c {config}") as stop:
+                terminal.say(f"trainer ready; following the shard log of {settings.loop.root}")
+                trainer.run(stop=stop)
+            return terminal.Code.OK
+        made: list[Entry] = []
+        while (entry := trainer.step()) is not None:
+            made.append(entry)
+            if not as_json:
+                terminal.show(_line(entry))
+    if as_json:
+        terminal.show_json({"versions": [_summary(entry) for entry in made]})
+    elif not made:
+        terminal.say("nothing to learn: every shard record has been trained; `headrace pipeline run --once` makes more")
+    return terminal.Code.REFUSED if any(entry.kind == "hold" for entry in made) else terminal.Code.OK
+
+
+def retrain(
+    *,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for a resident trainer.")] = 600.0,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Ask for a version now: of the resident trainer, or made here where none lives."""
+    from headrace import requests, status
+
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    request = requests.ask(loop, "retrain", {}, getpass.getuser(), clock.now_us())
+    living = [beat for beat in status.heartbeats(loop.store) if beat.role == "trainer" and beat.living(clock.now_us())]
+    if living:
+        terminal.say(f"asked the trainer on {living[0].host} (process {living[0].pid}); waiting …")
+        entry = _answer(loop, request, timeout_s)
+    else:
+        terminal.say("no trainer is running: training here")
+        entry = _train_here(loop, settings, request)
+    if as_json:
+        terminal.show_json({"request": request.seq, **_summary(entry)})
+    else:
+        terminal.show(_line(entry))
+    return terminal.Code.REFUSED if entry.kind == "hold" else terminal.Code.OK
+
+
+def _answer(loop: Loop, request: Entry, timeout_s: float) -> Entry:
+    """The version record that answers the request."""
+    log = loop.version_log()
+    until = time.monotonic() + timeout_s
+    seen: int | None = None
+    while time.monotonic() < until:
+        head = log.head()
+        if head is not None and head.seq != seen:
+            for seq in range(head.seq if seen is None else seen + 1, head.seq + 1):
+                entry = head if seq == head.seq else log.read(seq)
+                if any(outcome["seq"] == request.seq for outcome in entry.body["requests"].get("outcomes", [])):
+                    return entry
+            seen = head.seq
+        time.sleep(POLL_S)
+    raise TrainingError(
+        f"request {request.seq} was not answered within {timeout_s:.0f} s",
+        hint="the request stays; `headrace status` shows whether the trainer lives and how far it is",
+        request=request.seq,
+    )
+
+
+def _train_here(loop: Loop, settings: Settings, request: Entry) -> Entry:
+    with native_output("train"):
+        from training.trainer import Trainer
+
+        entry = Trainer(loop, settings).step(request=request)
+    if entry is None:
+        raise HeadraceError("the trainer made no version", hint="run `headrace doctor`", request=request.seq)
+    return entry
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    body = entry.body
+    return terminal.clean(
+        {
+            "version": entry.seq,
+            "kind": entry.kind,
+            "watermark_us": body["watermark_us"],
+            "trained": body["trained"],
+            "held": body["held"],
+            "evaluation": body["evaluation"],
+            "gate": body["gate"],
+        }
+    )
+
+
+def _line(entry: Entry) -> str:
+    body = entry.body
+    rows = body["digest"].get("rows", 0)
+    until = clock.iso(body["watermark_us"]) if body["watermark_us"] else "-"
+    return f"version {entry.seq}  {entry.kind}  events up to {until}  {rows} rows published"

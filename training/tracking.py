@@ -1,0 +1,259 @@
+"""MLflow as a follower of the version log: `headrace track`, its own process.
+
+One run per UTC day of a loop and model; a step is a version, its timestamp the record's `created_at_us`, so a step that
+is logged twice is the same row for MLflow. Snapshots become model versions (by reference: `source` is where the
+snapshot lies; nothing is copied, loaded or pickled) with the aliases `champion` and `previous`.
+
+The order for the versions of one day that are new:
+
+    1. find the day's run by its tags, or create it with the cursor so far   a death leaves a run without new steps
+    2. register the snapshots that the records name: look up by tag
+       `headrace.version`, create what is missing                            a death leaves some: the look-up finds them
+    3. move the aliases                                                      a death leaves them old: moved again
+    4. one log_batch: the metrics of all steps, then the cursor tag          a death between leaves the cursor old: the
+                                                                             same metrics are logged again, no new rows
+
+The cursor `{seq, sha256}` is the tag `headrace.cursor` of the newest run, so MLflow itself remembers how far it is and
+any process may go on. Nothing waits for this follower; where MLflow is down it tries again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from headrace.clock import SECOND_US
+from headrace.errors import NotFound, TrainingError
+from headrace.log import Cursor, Entry, Follower
+from headrace.version import VersionRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    from headrace.config import Settings
+    from headrace.loop import Loop
+
+logger = logging.getLogger("headrace.track")
+
+BATCH_METRICS = 1_000
+"""MLflow's limit for one log_batch."""
+
+CURSOR, DAY, LOOP, MODEL, VERSION = (f"headrace.{name}" for name in ("cursor", "day", "loop", "model", "version"))
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client for `uri`, with telemetry off. Creates the tables of a new sqlite file (seconds, once)."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def day_of(record: VersionRecord) -> str:
+    """The UTC day that a version was made on, `2013-12-31`."""
+    return datetime.fromtimestamp(record.created_at_us / SECOND_US, UTC).strftime("%Y-%m-%d")
+
+
+def measures_of(record: VersionRecord) -> dict[str, float]:
+    """The numbers of one version, by metric name; what is not finite is left out."""
+    found: dict[str, float] = dict(_numbers(record.evaluation))
+    found["published_rows"] = float(record.digest.get("rows", 0))
+    found["held"] = float(sum(high - low for low, high in record.held_now))
+    if record.delta is not None:
+        found["delta_bytes"] = float(record.delta.bytes)
+    if record.watermark_us is not None:
+        found["freshness_s"] = (record.created_at_us - record.watermark_us) / SECOND_US
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", float(value)
+
+
+@dataclass(frozen=True)
+class _Run:
+    id: str
+    day: str
+    cursor: Cursor | None
+
+
+class Tracker:
+    """Copies the versions of one model to MLflow, each once.
+
+    client: an MlflowClient (`open_client`); everything it raises passes through `step` and is retried by `run`.
+    """
+
+    def __init__(self, loop: Loop, settings: Settings, *, client: MlflowClient, model: str = "default") -> None:
+        self._client = client
+        self._store = loop.store
+        self._log = loop.version_log(model)
+        self._experiment = settings.track.experiment or settings.loop.name
+        self._name = settings.loop.name if model == "default" else f"{settings.loop.name}-{model}"
+        self._tags = {LOOP: settings.loop.name, MODEL: model}
+        self._follower: Follower | None = None
+        self._run: _Run | None = None
+        self._experiment_id = ""
+
+    def step(self) -> int:
+        """Logs every version that is new; how many. After an exception nothing is forgotten: call again."""
+        if self._follower is None:
+            self._experiment_id = self._find_experiment()
+            self._run = self._newest_run()
+            self._follower = Follower(self._log, self._run.cursor if self._run else None)
+        try:
+            entries = self._follower.poll()
+            records = [(entry, VersionRecord.from_entry(entry)) for entry in entries]
+            for day, group in groupby(records, key=lambda pair: day_of(pair[1])):
+                self._log_day(day, list(group))
+        except BaseException:
+            self._follower = None  # the cursor in MLflow says where to go on
+            raise
+        return len(entries)
+
+    def run(self, *, stop: Callable[[], bool], poll_s: float = 1.0) -> None:
+        """Follows until `stop()`. MLflow refusing, hanging up or locked is waited out, 1 s to 60 s between tries."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        wait_s = poll_s
+        while not stop():
+            try:
+                self.step()
+                wait_s = poll_s
+            except (MlflowException, SQLAlchemyError, OSError) as refused:
+                wait_s = min(max(2 * wait_s, 1.0), 60.0)
+                logger.warning("track.refused: %s; next try in %.0f s", str(refused).splitlines()[0], wait_s)
+            _sleep(wait_s, stop)
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is None:
+            return str(self._client.create_experiment(self._experiment))
+        if found.lifecycle_stage != "active":
+            raise TrainingError(
+                f"the MLflow experiment {self._experiment!r} was deleted",
+                hint="restore it in MLflow, or set another name: [track] experiment",
+                experiment=self._experiment,
+            )
+        return str(found.experiment_id)
+
+    def _runs(self, extra: str = "") -> list[_Run]:
+        mine = " and ".join(f"tags.`{key}` = '{value}'" for key, value in self._tags.items())
+        found = self._client.search_runs(
+            [self._experiment_id], mine + extra, max_results=1, order_by=["attributes.start_time DESC"]
+        )
+        return [_run_of(run) for run in found]
+
+    def _newest_run(self) -> _Run | None:
+        return next(iter(self._runs()), None)
+
+    def _run_of_day(self, day: str, record: VersionRecord) -> _Run:
+        if self._run is not None and self._run.day == day:
+            return self._run
+        for known in self._runs(f" and tags.`{DAY}` = '{day}'"):
+            return known
+        before = self._run
+        tags = {**self._tags, DAY: day, "mlflow.runName": f"{self._name} {day}"}
+        if before is not None and before.cursor is not None:
+            tags[CURSOR] = json.dumps(before.cursor.to_json())
+        started_ms = record.created_at_us // 1_000
+        made = self._client.create_run(self._experiment_id, start_time=started_ms, tags=tags)
+        if before is not None:
+            self._client.set_terminated(before.id, end_time=started_ms)
+        return _run_of(made)
+
+    def _log_day(self, day: str, records: Sequence[tuple[Entry, VersionRecord]]) -> None:
+        self._run = self._run_of_day(day, records[0][1])
+        new = [record for _, record in records if record.snapshot is not None and record.snapshot.of == record.version]
+        named = {record.snapshot.of: record for _, record in records if record.snapshot is not None}
+        for of in sorted({*named, *(record.version for record in new)}):
+            self._register(named[of], of)
+        if named or any(record.kind in ("rollback", "pin") for _, record in records):
+            self._move_aliases(records[-1][1])
+        for some in _batches([record for _, record in records]):
+            self._client.log_batch(self._run.id, metrics=some)
+        cursor = records[-1][0].cursor()
+        self._client.set_tag(self._run.id, CURSOR, json.dumps(cursor.to_json()))
+        self._run = _Run(self._run.id, day, cursor)
+
+    def _registered(self, of: int | None = None) -> list[Any]:
+        which = f"name = '{self._name}'" + ("" if of is None else f" and tags.`{VERSION}` = '{of}'")
+        return list(self._client.search_model_versions(which))
+
+    def _register(self, record: VersionRecord, of: int) -> None:
+        """The model version of the snapshot that `record` names, unless it is there."""
+        from mlflow.exceptions import MlflowException
+
+        assert record.snapshot is not None
+        assert self._run is not None
+        if self._registered(of):
+            return
+        try:
+            self._client.create_registered_model(self._name, tags=self._tags)
+        except MlflowException as exists:
+            if exists.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        tags = {**self._tags, VERSION: str(of), "headrace.sha256": record.snapshot.sha256}
+        source = f"{_as_uri(self._store.url)}/{record.snapshot.path}"
+        self._client.create_model_version(self._name, source=source, run_id=self._run.id, tags=tags)
+
+    def _move_aliases(self, head: VersionRecord) -> None:
+        """`champion`: the newest snapshot on the way to what is served; `previous`: the one before it."""
+        known = {int(version.tags[VERSION]): version for version in self._registered() if VERSION in version.tags}
+        for alias, of in zip(("champion", "previous"), self._path(head.served, known), strict=False):
+            if alias not in known[of].aliases:
+                self._client.set_registered_model_alias(self._name, alias, known[of].version)
+
+    def _path(self, version: int, known: Mapping[int, Any]) -> Iterator[int]:
+        at: int | None = version
+        while at is not None:
+            if at in known:
+                yield at
+            try:
+                at = VersionRecord.from_entry(self._log.read(at)).table_of
+            except NotFound:
+                return
+
+
+def _run_of(run: Any) -> _Run:
+    tags = run.data.tags
+    cursor = Cursor.from_json(json.loads(tags[CURSOR])) if CURSOR in tags else None
+    return _Run(run.info.run_id, tags[DAY], cursor)
+
+
+def _batches(records: Sequence[VersionRecord]) -> Iterator[list[Metric]]:
+    from mlflow.entities import Metric
+
+    batch: list[Metric] = []
+    for record in records:
+        at_ms = record.created_at_us // 1_000
+        found = [Metric(name, value, at_ms, record.version) for name, value in measures_of(record).items()]
+        if len(batch) + len(found) > BATCH_METRICS:
+            yield batch
+            batch = []
+        batch += found[:BATCH_METRICS]
+    if batch:
+        yield batch
+
+
+def _as_uri(url: str) -> str:
+    return url if "://" in url else f"file://{os.path.realpath(url)}"
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not stop() and time.monotonic() < until:
+        time.sleep(min(0.2, max(0.0, until - time.monotonic())))
