@@ -1,0 +1,106 @@
+"""Heartbeats: who runs, where, and how far. Advisory; nothing depends on them for correctness (the log is the lock).
+
+A process overwrites `status/<role>-<host>.json` about once a second:
+
+    {"role": "pipeline", "host": "a1", "pid": 4711, "nonce": "1c9e77aa", "at_us": 1790000000000000, "info": {…}}
+
+It lives while `at_us` is within 10 s of now and, on this host, while its pid exists; so the successor of a killed
+process need not wait. Rule 4 of logs: before it starts to write, a stage asks for a `rival`, a living heartbeat of its
+role with another nonce, and waits or raises `Busy`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace.clock import SECOND_US
+from headrace.errors import Busy
+from headrace.record import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace.store import Store
+
+FOLDER = "status"
+LIVING_S = 10.0
+NONCE = secrets.token_hex(4)  # of this process
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The last sign of one process; `info` is what its role says of itself."""
+
+    role: str
+    host: str
+    pid: int
+    nonce: str
+    at_us: int
+    info: dict[str, Any]
+
+    def living(self, now_us: int, within_s: float = LIVING_S) -> bool:
+        """Whether it was heard of within `within_s` and, if it ran on this host, still has a process."""
+        if abs(now_us - self.at_us) > within_s * SECOND_US:
+            return False
+        return self.host != socket.gethostname() or _runs(self.pid)
+
+
+def beat(store: Store, role: str, info: Mapping[str, Any], now_us: int, *, nonce: str = NONCE) -> Heartbeat:
+    """Write this process's heartbeat."""
+    heartbeat = Heartbeat(role, socket.gethostname(), os.getpid(), nonce, now_us, dict(info))
+    store.overwrite(_path_of(heartbeat), canonical(asdict(heartbeat)))
+    return heartbeat
+
+
+def leave(store: Store, heartbeat: Heartbeat) -> None:
+    """Take a heartbeat back at a clean end, so that a successor need not wait."""
+    store.delete(_path_of(heartbeat))
+
+
+def heartbeats(store: Store) -> list[Heartbeat]:
+    """All heartbeats, living or not; a file that does not parse is passed over, being advisory."""
+    found = []
+    for path in store.list(FOLDER):
+        try:
+            found.append(Heartbeat(**json.loads(store.read(path))))
+        except (ValueError, TypeError):
+            continue
+    return found
+
+
+def rival(store: Store, role: str, now_us: int, *, nonce: str = NONCE) -> Heartbeat | None:
+    """A living process of the same role that is not this one."""
+    others = (beat for beat in heartbeats(store) if beat.role == role and beat.nonce != nonce)
+    return next((other for other in others if other.living(now_us)), None)
+
+
+def busy(other: Heartbeat) -> Busy:
+    """The error of a stage that will not wait for `other`."""
+    return Busy(
+        f"another {other.role} runs on this root: process {other.pid} on {other.host}",
+        hint="stop that one first; or leave this one waiting, and it takes over when the other ends",
+        role=other.role,
+        host=other.host,
+        pid=other.pid,
+    )
+
+
+def _path_of(heartbeat: Heartbeat) -> str:
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", heartbeat.host)
+    return f"{FOLDER}/{heartbeat.role}-{host}.json"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
