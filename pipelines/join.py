@@ -1,0 +1,380 @@
+"""One part, one tick: new events and pending runs in, rows and new runs out. A pure function; `pipelines.label` has the
+rules.
+
+1. *Admit* new impressions and feedback: what is late or a duplicate is decided here (`pipelines.admit`); the rest is
+   indexed and from now on one more run.
+2. *Match*: feedback that the watermark passes, or that came behind it, finds its impression. Without one it becomes
+   an orphan.
+3. *Take*: the feedback of every impression that was matched, is due or came behind the watermark, in order.
+4. *Emit* observed and correction rows; explicit impressions past their life without feedback expire.
+5. *Bury* orphans past their life: invalid or expired.
+6. *Keep* what still lives: drop runs that are past their life as a whole, merge at most one group per kind.
+
+Cost: steps 1 to 4 touch the new, passing and due rows only, each by a binary search per run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.admit import Admitted, admit_feedback, admit_impressions, void_rows
+from pipelines.compaction import bucket_of, merge_plan
+from pipelines.label import Answers, take_in_order
+from pipelines.runs import ROW, ROW_BITS, NewRun, Run, RunMeta, build, gather, merge, probe, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipelines.label import LabelPolicy
+    from pipelines.runs import RunKind
+
+__all__ = ["Counts", "JoinResult", "join_part"]
+
+FOREVER = 1 << 62  # watermarks are clamped to it, so that sums with durations stay in 64 bits
+
+
+@dataclass
+class Counts:
+    """Changes of the counters, {(kind, partition, class): delta}; kind is "impression" or "feedback"."""
+
+    delta: dict[tuple[str, int, str], int] = field(default_factory=dict)
+
+    def add(self, kind: str, partitions: NDArray[Any], name: str, sign: int = 1) -> None:
+        for partition, count in zip(*np.unique(partitions, return_counts=True), strict=True):
+            key = (kind, int(partition), name)
+            self.delta[key] = self.delta.get(key, 0) + sign * int(count)
+
+    def leave(self, kind: str, partitions: NDArray[Any], name: str) -> None:
+        """From pending to its class."""
+        self.add(kind, partitions, "pending", -1)
+        self.add(kind, partitions, name)
+
+
+@dataclass(frozen=True)
+class JoinResult:
+    """What a tick made of a part.
+
+    rows: impression_id, event_time_us, emit_time_us, label, row_kind, delay_us, sample_rate, then the features.
+    refused: _kind, _partition, _offset, _ts, _reason ("late", "before_impression").
+    runs: metas to keep; new_runs: to be written. counts: see Counts, without "read". corrections: rows of that kind.
+    """
+
+    rows: pa.Table
+    refused: pa.Table
+    runs: list[RunMeta]
+    new_runs: list[NewRun]
+    counts: dict[tuple[str, int, str], int]
+    corrections: int
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The runs of one kind: those from before the tick, then the one that it adds, if any."""
+
+    kind: RunKind
+    runs: list[Run]
+    old: int
+
+    def get(self, refs: NDArray[np.int64], name: str) -> NDArray[Any]:
+        return gather(self.runs, refs, name)
+
+    def is_old(self, refs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return refs >> ROW_BITS < self.old
+
+    def passing(self, low_us: int, high_us: int) -> NDArray[np.int64]:
+        """Old rows with low <= ts < high, and new ones with ts < high."""
+        found = [np.empty(0, np.int64)]
+        for number, run in enumerate(self.runs):
+            rows = run.between(low_us if number < self.old else -2 * FOREVER, high_us)
+            found.append(rows | number << ROW_BITS)
+        return np.concatenate(found)
+
+    def with_new(self, payload: pa.Table) -> _Set:
+        return _Set(self.kind, [*self.runs, build(self.kind, payload)] if payload.num_rows else self.runs, self.old)
+
+    def standing(self, refs: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(refs[standing(self.runs, refs)])
+
+
+@dataclass(frozen=True)
+class _Tick:
+    policy: LabelPolicy
+    before: int
+    watermark: int
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class _Emission:
+    """Rows to write: ref of the impression, int64 [n]; label float32 [n]; delay -1 = null."""
+
+    ref: NDArray[np.int64]
+    emit_us: NDArray[np.int64]
+    label: NDArray[np.float32]
+    correction: NDArray[np.bool_]
+    delay_us: NDArray[np.int64]
+
+
+def join_part(
+    runs: Sequence[RunMeta],
+    open_run: Callable[[RunMeta], Run],
+    impressions: pa.Table,
+    feedback: pa.Table,
+    *,
+    before_us: int,
+    watermark_us: int,
+    policy: LabelPolicy,
+) -> JoinResult:
+    """One tick of one part.
+
+    runs: what the last record names for this part. impressions: _id string, _ts int64, _partition int32, _offset (any
+    type), then the encoded features; feedback: _id, _ts, _partition, _offset, _label float32 (null when implicit).
+    before_us, watermark_us: the watermark before and after; the greatest int64 = all streams have ended.
+    """
+    tick = _Tick(policy, max(before_us, -FOREVER), min(max(watermark_us, before_us, -FOREVER), FOREVER), Counts())
+    pending = {kind: _opened(kind, runs, open_run) for kind in ("impression", "feedback", "orphan")}
+    shown, said, orphans = pending["impression"], pending["feedback"], pending["orphan"]
+
+    admitted = admit_impressions(impressions, shown.runs, said.runs, tick.before, policy)
+    late = [_admit(tick, "impression", impressions, admitted)]
+    shown = shown.with_new(admitted.rows)
+    admitted = admit_feedback(feedback, said.runs, tick.before, policy)
+    late.append(_admit(tick, "feedback", feedback, admitted))
+    said = said.with_new(admitted.rows)
+
+    passing = said.passing(tick.before, tick.watermark)
+    owner = _owners(tick, shown, said.get(passing, "_event"), said.get(passing, "_ts"))
+    lost = passing[owner < 0]
+    due = _due(tick, shown)
+    behind = shown.standing(shown.passing(FOREVER, tick.before))
+    touched = np.unique(np.concatenate([owner[owner >= 0], due, behind]))
+
+    answers = _answers(tick, shown, said, touched)
+    first, revision = take_in_order(answers, len(touched), explicit=policy.explicit)
+    found = _count_answers(tick, said, orphans, answers, first | revision, shown.is_old(touched))
+    if policy.explicit:
+        emission = _explicit(tick, shown, touched, due, answers, first, revision)
+    else:
+        emission = _implicit(tick, shown, touched, due, answers, first)
+
+    orphans = orphans.with_new(_orphan_rows(said, lost, orphans, found))
+    refused = pa.concat_tables([*late, *_bury(tick, shown, orphans)])
+    kept, new_runs = _keep(tick, [shown, said, orphans], runs)
+    features = impressions.drop_columns(["_id", "_ts", "_partition", "_offset"]).schema
+    rows = _rows(shown, emission, features)
+    return JoinResult(rows, refused, kept, new_runs, tick.counts.delta, int(emission.correction.sum()))
+
+
+def _opened(kind: RunKind, metas: Iterable[RunMeta], open_run: Callable[[RunMeta], Run]) -> _Set:
+    runs = [open_run(meta) for meta in metas if meta.kind == kind]
+    return _Set(kind, runs, len(runs))
+
+
+def _admit(tick: _Tick, kind: RunKind, table: pa.Table, admitted: Admitted) -> pa.Table:
+    """Count what came; the late rows, for quarantine."""
+    partition = table["_partition"].to_numpy()
+    tick.counts.add(kind, partition[admitted.late], "late")
+    tick.counts.add(kind, partition[admitted.duplicate], "duplicate")
+    tick.counts.add(kind, partition[~admitted.late & ~admitted.duplicate], "pending")
+    tick.counts.leave(kind, admitted.fallen, "duplicate")
+    return _refused(kind, table.select(["_partition", "_offset", "_ts"]).filter(pa.array(admitted.late)), "late")
+
+
+def _refused(kind: str, table: pa.Table, reason: str) -> pa.Table:
+    table = table.set_column(0, "_partition", table["_partition"].cast(pa.int32()))
+    table = table.append_column("_kind", pa.array([kind] * table.num_rows, pa.string()))
+    return table.append_column("_reason", pa.array([reason] * table.num_rows, pa.string()))
+
+
+def _owners(tick: _Tick, shown: _Set, key: NDArray[np.uint64], f: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The impression that each feedback answers; -1: none."""
+    query, refs = probe(shown.runs, key)
+    ts = shown.get(refs, "_ts")
+    valid = (ts <= f[query]) & (f[query] - ts <= tick.policy.attribution_us)
+    valid &= (ts + tick.policy.life_us >= tick.before) & standing(shown.runs, refs)
+    owner = np.full(len(key), -1)
+    owner[query[valid]] = refs[valid]
+    return owner
+
+
+def _due(tick: _Tick, shown: _Set) -> NDArray[np.int64]:
+    """Impressions whose fate does not wait for feedback any longer."""
+    delay = tick.policy.life_us if tick.policy.explicit else tick.policy.wait_us
+    return shown.standing(shown.passing(tick.before - delay, tick.watermark - delay))
+
+
+def _answers(tick: _Tick, shown: _Set, said: _Set, touched: NDArray[np.int64]) -> Answers:
+    """All feedback that the watermark has passed, of these impressions."""
+    ts = shown.get(touched, "_ts")
+    query, refs = probe(said.runs, shown.get(touched, "_event"))
+    f = said.get(refs, "_ts")
+    valid = (f >= ts[query]) & (f - ts[query] <= tick.policy.attribution_us) & (f < tick.watermark)
+    query, refs, f = query[valid], refs[valid], f[valid]
+    taken = shown.is_old(touched)[query] & said.is_old(refs) & (f < tick.before)
+    return Answers(query, f, said.get(refs, "_label"), refs, taken).sort()
+
+
+def _count_answers(
+    tick: _Tick, said: _Set, orphans: _Set, answers: Answers, joins: NDArray[np.bool_], old: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Move what is taken now from pending to joined or superseded; the orphans that found their impression after all.
+
+    Feedback that was taken before, with an impression that has since fallen to a smaller duplicate, has been counted.
+    """
+    again = ~old[answers.owner] & said.is_old(answers.ref) & (answers.time_us < tick.before)
+    query, refs = probe(orphans.runs, said.get(answers.ref[again], "_event"))
+    same = orphans.get(refs, "_ts") == answers.time_us[again][query]
+    same &= orphans.get(refs, "_label") == answers.label[again][query]
+    same &= standing(orphans.runs, refs)
+    known = np.zeros(int(again.sum()), bool)
+    known[query[same]] = True
+    counted = ~answers.taken
+    counted[np.flatnonzero(again)[~known]] = False
+    partition = said.get(answers.ref, "_partition")
+    tick.counts.leave("feedback", partition[counted & joins], "joined")
+    tick.counts.leave("feedback", partition[counted & ~joins], "superseded")
+    return np.asarray(refs[same])
+
+
+def _explicit(
+    tick: _Tick,
+    shown: _Set,
+    touched: NDArray[np.int64],
+    due: NDArray[np.int64],
+    answers: Answers,
+    first: NDArray[np.bool_],
+    revision: NDArray[np.bool_],
+) -> _Emission:
+    """A row per first feedback and revision; what is due without any feedback expires."""
+    has = np.zeros(len(touched), bool)
+    has[answers.owner] = True
+    partition = shown.get(touched, "_partition")
+    tick.counts.leave("impression", partition[np.isin(touched, due) & ~has], "expired")
+    tick.counts.leave("impression", partition[answers.owner[first]], "emitted")
+    out = answers.pick(first | revision)
+    ref = touched[out.owner]
+    return _Emission(ref, out.time_us, out.label, revision[first | revision], out.time_us - shown.get(ref, "_ts"))
+
+
+def _implicit(
+    tick: _Tick,
+    shown: _Set,
+    touched: NDArray[np.int64],
+    due: NDArray[np.int64],
+    answers: Answers,
+    first: NDArray[np.bool_],
+) -> _Emission:
+    """A row per due impression; a correction per first feedback of one that is out with label 0."""
+    ts, wait = shown.get(touched, "_ts"), tick.policy.wait_us
+    earliest = np.full(len(touched), FOREVER)
+    np.minimum.at(earliest, answers.owner, answers.time_us)
+    now = np.flatnonzero(np.isin(touched, due))
+    positive = earliest[now] - ts[now] <= wait
+    tick.counts.leave("impression", shown.get(touched[now], "_partition"), "emitted")
+
+    negative = shown.is_old(touched) & (ts + wait < tick.before)  # out before, and unanswered if `first`
+    negative[now[~positive]] = True
+    late = answers.pick(first & negative[answers.owner])
+    return _Emission(
+        ref=np.concatenate([touched[now], touched[late.owner]]),
+        emit_us=np.concatenate([ts[now] + wait, late.time_us]),
+        label=np.concatenate([positive, np.ones(len(late.owner))]).astype(np.float32),
+        correction=np.repeat([False, True], [len(now), len(late.owner)]),
+        delay_us=np.concatenate([np.where(positive, earliest[now] - ts[now], -1), late.time_us - ts[late.owner]]),
+    )
+
+
+def _orphan_rows(said: _Set, lost: NDArray[np.int64], orphans: _Set, found: NDArray[np.int64]) -> pa.Table:
+    """New orphans, and a void row for each that was found."""
+    rows = _take(said.runs, lost, ["_event", "_ts", "_label", "_partition", "_offset"])
+    if rows is None and not len(found):
+        return pa.table({})
+    if rows is None:
+        rows = said.runs[0].table.select(["_event", "_ts", "_label", "_partition", "_offset"]).slice(0, 0)
+    rows = rows.append_column("_void", pa.array(np.zeros(rows.num_rows, np.uint8)))
+    void = {name: orphans.get(found, name) for name in ("_event", "_ts", "_label")}
+    return pa.concat_tables([rows, void_rows(rows.schema, void)])
+
+
+def _bury(tick: _Tick, shown: _Set, orphans: _Set) -> list[pa.Table]:
+    """Orphans past their life: those that came before their impression are refused, the others expire."""
+    life = tick.policy.life_us
+    dead = orphans.standing(orphans.passing(tick.before - life, tick.watermark - life))
+    f = orphans.get(dead, "_ts")
+    query, refs = probe(shown.runs, orphans.get(dead, "_event"))
+    ts = shown.get(refs, "_ts")
+    invalid = np.zeros(len(dead), bool)
+    invalid[query[(ts > f[query]) & (ts - f[query] <= tick.policy.attribution_us)]] = True
+    partition = orphans.get(dead, "_partition")
+    tick.counts.leave("feedback", partition[invalid], "invalid")
+    tick.counts.leave("feedback", partition[~invalid], "expired")
+    rows = _take(orphans.runs, dead[invalid], ["_partition", "_offset", "_ts"])
+    return [] if rows is None else [_refused("feedback", rows, "before_impression")]
+
+
+def _keep(tick: _Tick, sets: Sequence[_Set], metas: Sequence[RunMeta]) -> tuple[list[RunMeta], list[NewRun]]:
+    """Runs that still hold life, after at most one merge per kind."""
+    alive_us = tick.watermark - tick.policy.life_us
+    bucket = bucket_of(tick.watermark, tick.policy.life_us)
+    kept: list[RunMeta] = []
+    new: list[NewRun] = []
+    for pending in sets:
+        pairs = list(zip((meta for meta in metas if meta.kind == pending.kind), pending.runs, strict=False))
+        pairs = [(meta, run) for meta, run in pairs if meta.max_us >= alive_us]
+        if len(pending.runs) > pending.old and (run := _living(pending.runs[-1], alive_us)) is not None:
+            pairs.append((_meta(run, 0, bucket), run))
+        if group := merge_plan([meta for meta, _ in pairs], bucket):
+            picked = [pairs[at] for at in group]
+            merged = merge([run for _, run in picked])
+            level = 1 + max(meta.level for meta, _ in picked)
+            pairs = [pair for at, pair in enumerate(pairs) if at not in group]
+            pairs.append((_meta(merged, level, picked[0][0].bucket), merged))
+        for meta, run in pairs:
+            if meta.path:
+                kept.append(meta)
+            else:
+                new.append(NewRun(meta, run.table))
+    return kept, new
+
+
+def _living(run: Run, alive_us: int) -> Run | None:
+    """The run without the rows that are past their life already."""
+    if run.min_us >= alive_us:
+        return run
+    rows = run.payload().filter(pa.array(run.ts >= alive_us))
+    return build(run.kind, rows) if rows.num_rows else None
+
+
+def _meta(run: Run, level: int, bucket: int) -> RunMeta:
+    return RunMeta(run.kind, run.rows, run.min_us, run.max_us, level, bucket)
+
+
+def _take(runs: Sequence[Run], refs: NDArray[np.int64], columns: Sequence[str]) -> pa.Table | None:
+    """Columns of the referenced rows, which must be in the order of their runs; None when there are none."""
+    number = refs >> ROW_BITS
+    parts = [runs[which].take(refs[number == which] & ROW, columns) for which in np.unique(number)]
+    return pa.concat_tables(parts) if parts else None
+
+
+def _rows(shown: _Set, emission: _Emission, features: pa.Schema) -> pa.Table:
+    order = np.argsort(emission.ref >> ROW_BITS, kind="stable")
+    taken = _take(shown.runs, emission.ref[order], ["_id", "_ts", *features.names])
+    if taken is None:
+        taken = pa.schema([("_id", pa.large_string()), ("_ts", pa.int64()), *features]).empty_table()
+    delay = emission.delay_us[order]
+    columns = {
+        "impression_id": taken["_id"].cast(pa.string()),
+        "event_time_us": taken["_ts"],
+        "emit_time_us": pa.array(emission.emit_us[order], pa.int64()),
+        "label": pa.array(emission.label[order], pa.float32()),
+        "row_kind": pa.array(np.where(emission.correction[order], "correction", "observed"), pa.string()),
+        "delay_us": pa.array(delay, pa.int64(), mask=delay < 0),
+        "sample_rate": pa.array(np.ones(len(delay)), pa.float32()),
+    }
+    return pa.table({**columns, **{name: taken[name] for name in features.names}})

@@ -1,0 +1,336 @@
+"""Pending events as immutable sorted runs: the file format, how it is built, opened and searched.
+
+The state of the joiner, per part, is a list of runs of three kinds. No row is ever marked or changed: what became of it
+is a function of the runs and the watermark.
+
+**File.** `shards/state/<seq>-<part>-<kind>-<n>-<nonce>.arrow`: an Arrow IPC file with one record batch, read through a
+memory map. The shard record names it with its SHA-256, which is checked when a process first opens it. Rows stand in
+the order of arrival; four index columns come first, 18 bytes a row:
+
+    _key    uint64   Fingerprint64(event id), sorted
+    _pos    uint32   the row that _key[i] belongs to
+    _byt    uint32   rows sorted by _ts
+    _filt   uint16   a filter over _key, two hashes in 16 bits per row: 1.4 % false positives
+
+then the row itself:
+
+    kind         columns, after _event uint64 (the key of this row) and _ts int64
+    impression   _hash uint64 (content_hash), _void uint8, _partition int32, _id large_string, the encoded features
+    feedback     _label float32 (0 when implicit), _partition int32, _offset as the source gave it
+    orphan       _void uint8, then as feedback: feedback that was taken without an impression
+
+A *void* row says of every row with its (_event, _ts, _hash or _label) that it no longer counts: an impression that
+turned out to be a duplicate, an orphan whose impression came after all. It has no features, and lives as long.
+
+**Meta.** What the shard record says of a run: `{kind, part, path, sha256, bytes, rows, min_us, max_us, level, bucket}`;
+min_us and max_us are the extremes of _ts; level and bucket are those of `pipelines.compaction`.
+
+**References.** A row of a list of runs is one int64: number of the run in the list << 32 | row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import farmhash
+import numpy as np
+import pyarrow as pa
+
+from headrace.errors import DamagedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.store import Store
+
+__all__ = [
+    "NewRun",
+    "Run",
+    "RunFiles",
+    "RunKind",
+    "RunMeta",
+    "build",
+    "content_hash",
+    "event_keys",
+    "gather",
+    "merge",
+    "probe",
+    "standing",
+    "starts",
+]
+
+RunKind = Literal["impression", "feedback", "orphan"]
+INDEX = ["_key", "_pos", "_byt", "_filt"]
+TIE = {"impression": "_hash", "feedback": "_label", "orphan": "_label"}
+TYPES: dict[str, Any] = {
+    "_event": np.uint64,
+    "_ts": np.int64,
+    "_hash": np.uint64,
+    "_label": np.float32,
+    "_void": np.uint8,
+    "_partition": np.int32,
+}
+FILTER_BITS = 16
+ROW_BITS = 32
+ROW = (1 << ROW_BITS) - 1
+
+
+@dataclass(frozen=True)
+class RunMeta:
+    """A run as the shard record names it."""
+
+    kind: RunKind
+    rows: int
+    min_us: int
+    max_us: int
+    level: int
+    bucket: int
+    part: int = 0
+    path: str = ""
+    sha256: str = ""
+    bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> RunMeta:
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that this tick wants written: `store.write(path, data)`, then `named(part, path, data)` for the record."""
+
+    meta: RunMeta
+    table: pa.Table
+
+    def data(self) -> pa.Buffer:
+        """The bytes of the file."""
+        sink = pa.BufferOutputStream()
+        table = self.table.combine_chunks()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue()
+
+    def named(self, part: int, path: str, data: pa.Buffer | bytes) -> RunMeta:
+        sha256 = hashlib.sha256(data).hexdigest()
+        return replace(self.meta, part=part, path=path, sha256=sha256, bytes=len(memoryview(data)))
+
+
+class Run:
+    """An opened run: numpy views of its fixed-width columns, nothing copied."""
+
+    def __init__(self, kind: RunKind, table: pa.Table) -> None:
+        self.kind = kind
+        self.table = table
+        self.rows = table.num_rows
+        self._views: dict[str, NDArray[Any]] = {}
+        self.key, self.pos, self.by_time = self.column("_key"), self.column("_pos"), self.column("_byt")
+        self.filter = self.column("_filt").view(np.uint8)
+        self.ts = self.column("_ts")
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A fixed-width column; [rows]."""
+        if name not in self._views:
+            self._views[name] = _view(self.table, name)
+        return self._views[name]
+
+    @property
+    def min_us(self) -> int:
+        return int(self.ts[self.by_time[0]])
+
+    @property
+    def max_us(self) -> int:
+        return int(self.ts[self.by_time[-1]])
+
+    def between(self, low_us: int, high_us: int) -> NDArray[np.int64]:
+        """Rows with low_us <= ts < high_us, in the order of time."""
+        low, high = (bisect_left(self.by_time, at, key=self.ts.__getitem__) for at in (low_us, high_us))
+        return self.by_time[low:high].astype(np.int64)
+
+    def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        return self.table.select(columns).take(pa.array(rows))
+
+    def payload(self) -> pa.Table:
+        return self.table.drop_columns(INDEX)
+
+
+class RunFiles:
+    """Opens runs of a store, each verified and mapped once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: dict[str, Run] = {}
+
+    def __call__(self, meta: RunMeta) -> Run:
+        """DamagedFile when the bytes are not those that the record names; NotFound when the file is gone."""
+        run = self._open.get(meta.path)
+        if run is None:
+            run = self._open[meta.path] = Run(meta.kind, pa.ipc.open_file(self._verified(meta)).read_all())
+        return run
+
+    def keep(self, paths: Collection[str]) -> None:
+        """Close every run that is not in `paths`."""
+        self._open = {path: run for path, run in self._open.items() if path in paths}
+
+    def _verified(self, meta: RunMeta) -> pa.Buffer:
+        local = self._store.path_of(meta.path)
+        if local is not None and local.exists():
+            with pa.memory_map(str(local)) as mapped:
+                data = mapped.read_buffer()
+        else:
+            data = pa.py_buffer(self._store.read(meta.path))
+        if hashlib.sha256(data).hexdigest() != meta.sha256:
+            raise DamagedFile(
+                f"{meta.path} does not have the bytes that the shard log names",
+                hint="restore the file from a copy of the loop, or replay the pipeline from an earlier record",
+                path=meta.path,
+            )
+        return data
+
+
+def event_keys(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
+    """Fingerprint64 of every event id; uint64 [n]."""
+    return np.fromiter(map(farmhash.fingerprint64, ids.to_pylist()), np.uint64, len(ids))
+
+
+def content_hash(features: pa.Table) -> NDArray[np.uint64]:
+    """Hash of every row of encoded features; uint64 [n]. It breaks ties between impressions with one id and time.
+
+    h = 0; for every column, in order: h = mix(h ^ cell), where cell is the bits of an int64 or float32, mix^-1-free 1
+    for null, and for a list the fold of its values in the same way; mix is the finaliser of splitmix64.
+    """
+    total = np.zeros(features.num_rows, np.uint64)
+    for column in features.combine_chunks().itercolumns():
+        total = _mix(total ^ _cells(column.chunk(0) if column.num_chunks else pa.array([], column.type)))
+    return total
+
+
+def build(kind: RunKind, payload: pa.Table) -> Run:
+    """Index rows (at least one) in the order of arrival."""
+    payload = payload.combine_chunks()
+    key = _view(payload, "_event")
+    order = np.argsort(key, kind="stable")
+    return Run(kind, _indexed(payload, key[order], order.astype(np.uint32)))
+
+
+def merge(runs: Sequence[Run]) -> Run:
+    """One run with the rows of several, in order. The sorted keys are merged, the rows are only copied."""
+    payload = pa.concat_tables([run.payload() for run in runs]).combine_chunks()
+    offsets = np.cumsum([0, *(run.rows for run in runs[:-1])])
+    key = np.concatenate([run.key for run in runs])
+    pos = np.concatenate([run.pos + np.uint32(offset) for run, offset in zip(runs, offsets, strict=True)])
+    order = np.argsort(key, kind="stable")  # radix or timsort: fast on presorted stretches
+    return Run(runs[0].kind, _indexed(payload, key[order], pos[order]))
+
+
+def probe(runs: Sequence[Run], key: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(query, ref) of every row whose key equals a queried one. Per run two filter reads, then binary search."""
+    order = np.argsort(key)  # sorted queries: half the cache misses
+    key = key[order]
+    queries, refs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number, run in enumerate(runs):
+        wanted, query = key, order
+        for half in (0, 1):
+            slot = _slots(wanted, run.rows, half)
+            hit = (run.filter.take(slot >> 3) >> (slot & 7).astype(np.uint8) & 1).view(bool)
+            wanted, query = wanted[hit], query[hit]
+        at = run.key.searchsorted(wanted)
+        while len(query):  # equal keys lie side by side
+            hit = (at < run.rows) & (run.key.take(at, mode="clip") == wanted)
+            query, wanted, at = query[hit], wanted[hit], at[hit]
+            queries.append(query)
+            refs.append(run.pos[at].astype(np.int64) | number << ROW_BITS)
+            at = at + 1
+    return np.concatenate(queries), np.concatenate(refs)
+
+
+def gather(runs: Sequence[Run], refs: NDArray[np.int64], name: str) -> NDArray[Any]:
+    """Values of one of the joiner's own columns at the referenced rows."""
+    out = np.empty(len(refs), TYPES[name])
+    number = refs >> ROW_BITS
+    for which in np.unique(number):
+        at = number == which
+        out[at] = runs[which].column(name)[refs[at] & ROW]
+    return out
+
+
+def standing(runs: Sequence[Run], refs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the rows count: not void, and no void row with their event, time and tie is among `refs`."""
+    void = gather(runs, refs, "_void").astype(bool)
+    if not void.any():
+        return ~void
+    names = (TIE[runs[0].kind], "_ts", "_event")
+    columns = [gather(runs, refs, name) for name in names]
+    order = np.lexsort(columns)
+    number = np.cumsum(starts(*(column[order] for column in columns)))
+    cancelled = np.zeros(len(order) + 1, bool)
+    cancelled[number[void[order]]] = True
+    out = np.empty(len(order), bool)
+    out[order] = ~cancelled[number]
+    return out
+
+
+def starts(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a new tuple begins in columns that are sorted together; bool [n], True at 0."""
+    out = np.ones(len(columns[0]), bool)
+    out[1:] = False
+    for column in columns:
+        out[1:] |= column[1:] != column[:-1]
+    return out
+
+
+def _indexed(payload: pa.Table, key: NDArray[np.uint64], pos: NDArray[np.uint32]) -> pa.Table:
+    bits = np.zeros(FILTER_BITS * len(key), bool)
+    bits[_slots(key, len(key), 0)] = bits[_slots(key, len(key), 1)] = True
+    by_time = np.argsort(_view(payload, "_ts"), kind="stable").astype(np.uint32)
+    columns = [key, pos, by_time, np.packbits(bits, bitorder="little").view(np.uint16)]
+    return pa.table([*(pa.array(column) for column in columns), *payload.columns], [*INDEX, *payload.column_names])
+
+
+def _slots(key: NDArray[np.uint64], rows: int, half: int) -> NDArray[np.int64]:
+    """Filter bit of each key, from its upper (0) or lower (1) 32 bits; rises with the key for the upper ones."""
+    part = key & np.uint64(0xFFFFFFFF) if half else key >> np.uint64(32)
+    return (part * np.uint64(FILTER_BITS * rows) >> np.uint64(32)).view(np.int64)
+
+
+def _view(table: pa.Table, name: str) -> NDArray[Any]:
+    column = table.column(name)
+    chunk = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return np.asarray(chunk.to_numpy())
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _cells(column: pa.Array) -> NDArray[np.uint64]:
+    """One word per row of a column; null is a word that no small number has."""
+    if pa.types.is_list(column.type):
+        cells = _lists(column)
+    else:
+        width = np.uint64 if column.type.bit_width == 64 else np.uint32
+        cells = np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False)).view(width).astype(np.uint64)
+    if column.null_count:
+        cells = np.where(np.asarray(column.is_null()), np.uint64(0xA5A5A5A5A5A5A5A5), cells)
+    return cells
+
+
+def _lists(column: pa.ListArray) -> NDArray[np.uint64]:
+    """Sum over a list of mix(value ^ mix(place)), plus its length."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    length = np.diff(offsets)
+    values = _cells(column.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
+    place = np.arange(len(values)) - np.repeat(offsets[:-1] - offsets[0], length)
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_mix(values ^ _mix(place.astype(np.uint64))))])
+    bounds = offsets - offsets[0]
+    return np.asarray(total[bounds[1:]] - total[bounds[:-1]] + length.astype(np.uint64))
