@@ -38,6 +38,7 @@ check: install-dev  ## linters, types, import contracts, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/buf lint
 	tests/generated.sh $(BIN)/python
 
 slow: install-dev  ## the reduced kill and damage loops
