@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +63,7 @@ def day_of(record: VersionRecord) -> str:
 
 
 def measures_of(record: VersionRecord) -> dict[str, float]:
-    """The numbers of one version, by metric name; what is not finite is left out."""
+    """The numbers of one version, by metric name."""
     found: dict[str, float] = dict(_numbers(record.evaluation))
     found["published_rows"] = float(record.digest.get("rows", 0))
     found["held"] = float(sum(high - low for low, high in record.held_now))
@@ -72,7 +71,7 @@ def measures_of(record: VersionRecord) -> dict[str, float]:
         found["delta_bytes"] = float(record.delta.bytes)
     if record.watermark_us is not None:
         found["freshness_s"] = (record.created_at_us - record.watermark_us) / SECOND_US
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return found
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -106,6 +105,7 @@ class Tracker:
         self._follower: Follower | None = None
         self._run: _Run | None = None
         self._experiment_id = ""
+        self._seen: set[int] = set()  # snapshots that are registered, with the aliases moved since
 
     def step(self) -> int:
         """Logs every version that is new; how many. After an exception nothing is forgotten: call again."""
@@ -177,12 +177,13 @@ class Tracker:
 
     def _log_day(self, day: str, records: Sequence[tuple[Entry, VersionRecord]]) -> None:
         self._run = self._run_of_day(day, records[0][1])
-        new = [record for _, record in records if record.snapshot is not None and record.snapshot.of == record.version]
         named = {record.snapshot.of: record for _, record in records if record.snapshot is not None}
-        for of in sorted({*named, *(record.version for record in new)}):
+        unseen = sorted(named.keys() - self._seen)
+        for of in unseen:
             self._register(named[of], of)
-        if named or any(record.kind in ("rollback", "pin") for _, record in records):
+        if unseen or any(record.kind in ("rollback", "pin") for _, record in records):
             self._move_aliases(records[-1][1])
+        self._seen.update(unseen)
         for some in _batches([record for _, record in records]):
             self._client.log_batch(self._run.id, metrics=some)
         cursor = records[-1][0].cursor()

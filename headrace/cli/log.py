@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import options, terminal
-from headrace.errors import HeadraceError
+from headrace.errors import DamagedFile, HeadraceError
 
 if TYPE_CHECKING:
     from headrace.log import Entry, Log
@@ -47,7 +47,7 @@ def verify(
 ) -> int:
     """Check every record's hash, its link to its parent and its sums. Exit code 4 if anything is damaged."""
     loop = options.open_loop(options.load(config))
-    found = [verify_log(loop.store, name, log, deep=deep) for name, log in logs_of(loop)]
+    found = [verify_log(loop.store, log, deep=deep) for log in logs_of(loop)]
     problems = [problem for one in found for problem in one.problems]
     if as_json:
         terminal.show_json({"logs": [asdict(one) for one in found], "ok": not problems})
@@ -64,52 +64,57 @@ def verify(
     return terminal.Code.UNHEALTHY if problems else terminal.Code.OK
 
 
-def logs_of(loop: Loop) -> Iterator[tuple[str, Log]]:
-    """Every log under the root, by name."""
+def logs_of(loop: Loop) -> Iterator[Log]:
+    """Every log under the root."""
     from headrace.log import Log
 
-    yield "shards/log", loop.shard_log()
-    models = sorted({path.split("/")[1] for path in loop.store.list("models/")})
+    yield loop.shard_log()
+    models = sorted({path.split("/")[1] for path in loop.store.list("models")})
     for model in models or ["default"]:
-        yield f"models/{model}/log", loop.version_log(model)
-    yield "requests/log", Log(loop.store, "requests/log")
+        yield loop.version_log(model)
+    yield Log(loop.store, "requests/log")
 
 
-def verify_log(store: Store, name: str, log: Log, *, deep: bool) -> Verified:
+def verify_log(store: Store, log: Log, *, deep: bool) -> Verified:
     """Reads a log from its first retained record to its head."""
-    found = Verified(name)
-    numbers = [int(path.rsplit("/", 1)[1][:12]) for path in store.list(f"{name}/") if path.endswith(".json")]
-    if not numbers:
+    found = Verified(log.prefix)
+    seqs = log.seqs()
+    if not seqs:
         return found
-    found.first, found.head = min(numbers), max(numbers)
+    found.first, found.head = seqs[0], seqs[-1]
     known: set[str] = set()
     before: Entry | None = None
-    for seq in range(found.first, found.head + 1):
+    for seq in range(seqs[0], seqs[-1] + 1):
         try:
-            entry = _verify_record(log, name, seq, before)
-            found.records += 1
-            for path, sha256 in _files(entry.body) if deep else ():
-                if path not in known:
-                    known.add(path)
-                    found.bytes += _verify_file(store, path, sha256, seq)
-                    found.files += 1
+            entry = log.read(seq)
+            _verify_record(log, entry, before)
             before = entry
+            found.records += 1
         except HeadraceError as error:
             found.problems.append(error.to_json())
             before = None
+            continue
+        for path, sha256 in _files(entry.body) if deep else ():
+            if path not in known:
+                known.add(path)
+                _verify_file(store, path, sha256, seq, found)
     return found
 
 
-def _verify_record(log: Log, name: str, seq: int, before: Entry | None) -> Entry:
-    from headrace.errors import DamagedFile
-    from headrace.shard import ShardRecord
+def _verify_record(log: Log, entry: Entry, before: Entry | None) -> None:
+    from headrace.shard import KIND, ShardRecord
 
-    entry = log.read(seq)
-    if before is not None and getattr(entry, "parent", before.sha256) != before.sha256:
-        raise DamagedFile(f"record {seq} of {name} does not follow from record {seq - 1}", log=name, seq=seq)
-    if name == "shards/log" and entry.kind == "shard":
-        ShardRecord.from_entry(entry).check(ShardRecord.from_entry(before) if before else None)
-    return entry
+    if before is not None and entry.parent != before.sha256:
+        raise DamagedFile(
+            f"record {entry.seq} of {log.prefix} does not continue record {before.seq}",
+            hint="restore the folder from a copy; do not edit files under the root",
+            log=log.prefix,
+            seq=entry.seq,
+        )
+    if entry.kind == KIND:
+        record = ShardRecord.from_entry(entry)
+        roles = {part.stream: "impression" if part.stream == "impression" else "feedback" for part in record.ranges}
+        record.check(ShardRecord.from_entry(before) if before else None, roles)
 
 
 def _files(body: Any) -> Iterator[tuple[str, str]]:
@@ -124,14 +129,17 @@ def _files(body: Any) -> Iterator[tuple[str, str]]:
             yield from _files(value)
 
 
-def _verify_file(store: Store, path: str, sha256: str, seq: int) -> int:
-    from headrace.errors import DamagedFile
-
-    data = store.read(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DamagedFile(
-            f"{path}, named by record {seq}, does not have the hash that the record says",
-            hint="restore the file from a copy; do not edit files under the root",
-            path=path,
-        )
-    return len(data)
+def _verify_file(store: Store, path: str, sha256: str, seq: int, found: Verified) -> None:
+    try:
+        data = store.read(path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise DamagedFile(
+                f"{path}, named by record {seq}, does not have the hash that the record says",
+                hint="restore the file from a copy; do not edit files under the root",
+                path=path,
+            )
+    except HeadraceError as error:
+        found.problems.append(error.to_json())
+        return
+    found.files += 1
+    found.bytes += len(data)

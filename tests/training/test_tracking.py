@@ -1,0 +1,225 @@
+"""The MLflow follower, on sqlite: every version once, whatever interrupts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headrace.log import Entry
+from headrace.loop import Loop, open_loop
+from headrace.store import open_store
+from headrace.version import Kept, NamedFile, VersionRecord
+
+pytest.importorskip("mlflow")
+
+from training.tracking import CURSOR, VERSION, Tracker, open_client
+
+pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+
+DAY_US = 86_400_000_000
+START_US = 1_600 * DAY_US * 10 + 82_800_000_000  # 23:00, so that versions cross midnight
+SETTINGS: Any = SimpleNamespace(
+    track=SimpleNamespace(uri="", experiment=""), loop=SimpleNamespace(name="feed"), train=SimpleNamespace()
+)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def client(uri: str) -> Any:
+    return open_client(uri)
+
+
+def settings(name: str) -> Any:
+    return SimpleNamespace(track=SimpleNamespace(experiment=name), loop=SimpleNamespace(name=name))
+
+
+def loop_with(name: str, versions: int, snapshots: tuple[int, ...] = (2, 5)) -> Loop:
+    loop = open_loop(open_store(f"memory://{name}"), name)
+    append(loop, range(versions), snapshots)
+    return loop
+
+
+def append(loop: Loop, versions: range, snapshots: tuple[int, ...] = (), **more: Any) -> None:
+    log = loop.version_log()
+    head: Entry | None = log.head()
+    for version in versions:
+        newest = max((of for of in snapshots if of <= version), default=None)
+        record = VersionRecord(
+            version=version,
+            kind="delta" if version else "start",
+            base=version - 1 if version else None,
+            lineage=0,
+            model={"kind": "lr"},
+            schema={},
+            prior=0.1,
+            digest={"rows": version * 10, "sum": "0", "tower": ""},
+            created_at_us=START_US + version * 900_000_000,
+            code="0",
+            watermark_us=START_US + version * 900_000_000 - 5_000_000,
+            delta=NamedFile(f"models/default/params/{version}", "00", 100 + version) if version else None,
+            evaluation={"log_loss": 0.5 - version / 100, "live": {"auc": 0.6}, "none": None},
+            snapshot=None if newest is None else Kept(newest, f"models/default/params/{newest}-s", "ab", 9),
+            **more,
+        )
+        head = log.append(record.kind, record.to_body(), head)
+
+
+def history(client: Any, name: str, metric: str) -> list[tuple[int, int, float]]:
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id])
+    points = [point for run in runs for point in client.get_metric_history(run.info.run_id, metric)]
+    return sorted((point.step, point.timestamp, round(point.value, 6)) for point in points)
+
+
+def model_versions(client: Any, name: str) -> list[str]:
+    return sorted(version.tags[VERSION] for version in client.search_model_versions(f"name = '{name}'"))
+
+
+def expected(versions: int) -> list[tuple[int, int, float]]:
+    return [(v, (START_US + v * 900_000_000) // 1_000, round(0.5 - v / 100, 6)) for v in range(versions)]
+
+
+def test_versions_are_steps_of_one_run_a_day(client: Any) -> None:
+    loop = loop_with("days", 7)
+    tracker = Tracker(loop, settings("days"), client=client)
+    assert (tracker.step(), tracker.step()) == (7, 0)
+    assert history(client, "days", "log_loss") == expected(7)
+    assert [value for _, _, value in history(client, "days", "freshness_s")] == [5.0] * 7
+    assert [value for _, _, value in history(client, "days", "live/auc")] == [0.6] * 7
+    assert history(client, "days", "none") == []
+    runs = client.search_runs([client.get_experiment_by_name("days").experiment_id], order_by=["attributes.start_time"])
+    assert [run.info.status for run in runs] == ["FINISHED", "RUNNING"]  # 23:00 to 00:30: two days
+    assert [run.data.tags["headrace.day"] < "2100" for run in runs] == [True, True]
+
+
+def test_snapshots_become_model_versions_with_aliases(client: Any) -> None:
+    loop = loop_with("models", 7)
+    Tracker(loop, settings("models"), client=client).step()
+    assert model_versions(client, "models") == ["2", "5"]
+    champion = client.get_model_version_by_alias("models", "champion")
+    assert champion.tags[VERSION] == "5"
+    assert champion.source.endswith("models/default/params/5-s")
+    assert client.get_model_version_by_alias("models", "previous").tags[VERSION] == "2"
+
+
+def test_a_new_process_goes_on_where_the_last_one_stopped(client: Any) -> None:
+    loop = loop_with("resume", 3)
+    assert Tracker(loop, settings("resume"), client=client).step() == 3
+    append(loop, range(3, 6), (2, 5))
+    assert Tracker(loop, settings("resume"), client=client).step() == 3
+    assert history(client, "resume", "log_loss") == expected(6)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it."""
+
+
+class Mortal:
+    """A client that dies right after its n-th writing call."""
+
+    WRITES = frozenset(
+        "create_experiment create_run create_registered_model create_model_version set_registered_model_alias "
+        "log_batch set_tag set_terminated".split()
+    )
+
+    def __init__(self, client: Any, lives: int) -> None:
+        self._client, self._lives = client, lives
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in self.WRITES:
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            answer = method(*args, **kwargs)
+            self._lives -= 1
+            if self._lives == 0:
+                raise Killed
+            return answer
+
+        return call
+
+
+def deaths(client: Any, name: str) -> Iterator[int]:
+    """Tracks a fresh loop, dying after the first, second, … write, until one run needs no more."""
+    for lives in range(1, 40):
+        loop = loop_with(f"{name}{lives}", 7)
+        try:
+            Tracker(loop, settings(f"{name}{lives}"), client=Mortal(client, lives)).step()
+        except Killed:
+            Tracker(loop, settings(f"{name}{lives}"), client=client).step()
+            yield lives
+        else:
+            return
+
+
+def test_killed_between_any_two_steps_each_version_is_there_once(client: Any) -> None:
+    killed = list(deaths(client, "killed"))
+    assert len(killed) >= 8
+    for lives in killed:
+        name = f"killed{lives}"
+        assert history(client, name, "log_loss") == expected(7), lives
+        assert model_versions(client, name) == ["2", "5"], lives
+        assert client.get_model_version_by_alias(name, "champion").tags[VERSION] == "5"
+        assert client.get_model_version_by_alias(name, "previous").tags[VERSION] == "2"
+
+
+def test_twin_without_looking_up_model_versions_they_come_twice(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookup = Tracker._registered
+    monkeypatch.setattr(Tracker, "_registered", lambda self, of=None: [] if of is not None else lookup(self))
+    assert any(model_versions(client, f"twin{lives}") != ["2", "5"] for lives in deaths(client, "twin"))
+
+
+def test_twin_with_the_cursor_first_versions_are_lost(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_day = Tracker._log_day
+
+    def cursor_first(self: Tracker, day: str, records: Any) -> None:
+        run = self._run_of_day(day, records[0][1])
+        self._client.set_tag(run.id, CURSOR, __import__("json").dumps(records[-1][0].cursor().to_json()))
+        log_day(self, day, records)
+
+    monkeypatch.setattr(Tracker, "_log_day", cursor_first)
+    assert any(history(client, f"first{lives}", "log_loss") != expected(7) for lives in deaths(client, "first"))
+
+
+def test_refusals_are_waited_out(client: Any) -> None:
+    from mlflow.exceptions import MlflowException
+
+    loop = loop_with("down", 3)
+    tracker = Tracker(loop, settings("down"), client=client)
+    refusals = iter([True, True, False])
+    step, stopped = tracker.step, [False]
+
+    def sometimes() -> int:
+        if next(refusals):
+            raise MlflowException("database is locked")
+        stopped[0] = True
+        return step()
+
+    tracker.step = sometimes  # type: ignore[method-assign]
+    tracker.run(stop=lambda: stopped[0], poll_s=0.01)
+    assert history(client, "down", "log_loss") == expected(3)
+
+
+def test_a_rollback_moves_the_champion_back(client: Any) -> None:
+    loop = loop_with("back", 7)
+    tracker = Tracker(loop, settings("back"), client=client)
+    tracker.step()
+    log = loop.version_log()
+    head = log.head()
+    assert head is not None
+    record = VersionRecord.from_entry(head)
+    body = {**record.to_body(), "base": 6, "to": 3}
+    log.append("rollback", body, head)
+    tracker.step()
+    assert client.get_model_version_by_alias("back", "champion").tags[VERSION] == "2"
