@@ -8,7 +8,8 @@
 
 Missing is null or NaN; a missing value of the first three has the null id. A *misfit* is a value that has no encoding:
 of the wrong type, infinite, out of range (log1p of -1 or less; a number that float32 cannot hold), a time that cannot
-be read. `misfits` finds them, so that validation can put their events into quarantine; `encode_values` raises WrongType.
+be read. `misfits` finds them, so that validation can put their events into quarantine; `encode_values` raises
+WrongType.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Schema:
     def encode(self, events: pa.Table) -> pa.Table:
         """Raw events [n] -> encoded columns [n] in schema order. MissingFeature, WrongType name the feature."""
         columns = {f.name: encode_values(f, raw_values(f, events)) for f in self.features if f.kind != "cross"}
-        return self.complete(columns, events.num_rows)
+        return self._complete(columns)
 
     def encode_features(self, values: Mapping[str, pa.Array]) -> pa.Table:
         """Like `encode`, for raw values [n] that are already given under the names of their features (a request)."""
@@ -143,7 +143,7 @@ class Schema:
             if feature.name not in values:
                 raise MissingFeature(f"feature '{feature.name}' is missing", feature=feature.name)
             columns[feature.name] = encode_values(feature, plain(values[feature.name]))
-        return self.complete(columns, len(next(iter(columns.values()))))
+        return self._complete(columns)
 
     def complete(self, columns: Mapping[str, pa.Array], rows: int) -> pa.Table:
         """Encoded columns without the crosses -> all encoded columns; crosses come from their members' ids."""
@@ -154,9 +154,7 @@ class Schema:
             pa.array(cross_of(f.name, [ids[member] for member in f.of])) if f.kind == "cross" else columns[f.name]
             for f in self.features
         ]
-        table = pa.Table.from_arrays(arrays, schema=self.arrow())
-        assert table.num_rows == rows
-        return table
+        return pa.Table.from_arrays(arrays, schema=self.arrow())
 
 
 def _feature_json(feature: Feature) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+"""Pydantic's errors in words: the place, the reason, the nearest name that exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from headrace.errors import SettingsError
+from headrace.features import nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+Location = tuple[int | str, ...]
+
+_WORDS: Final = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text in quotes",
+    "string_too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "may have letters, digits, '-', '_' and '.', at most 64",
+    "value_error": "{error}",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], file: str, prefix: str) -> SettingsError:
+    """One SettingsError for all that pydantic found: the first in full, the others in `context["others"]`."""
+    found = [_sentence(detail, model, file, prefix) for detail in error.errors()]
+    (message, hint), others = found[0], [message for message, _ in found[1:]]
+    if others:
+        message += f" ({len(others)} more: {'; '.join(others)})"
+    return SettingsError(message, hint=hint, file=file)
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel], file: str, prefix: str) -> tuple[str, str]:
+    location = detail["loc"]
+    variable = prefix + "__".join(str(part) for part in location).upper()
+    where = f"the environment variable {variable}" if variable in os.environ else file
+    if detail["type"] == "extra_forbidden":
+        message, hint = _unknown(location, model)
+    elif detail["type"] == "missing":
+        message, hint = f"{place(location)} is missing", _missing_hint(location)
+    else:
+        message, hint = _wrong(detail)
+    return f"{where}: {message}", hint
+
+
+def _unknown(location: Location, model: type[BaseModel]) -> tuple[str, str]:
+    names = _names_at(model, location[:-1])
+    word = str(location[-1])
+    hint = nearest(word, names) or f"it may have {', '.join(names)}"
+    if len(location) == 1:
+        return f"there is no section [{word}]", hint.replace("it may have", "the sections are")
+    return f"{_table(location[:-1])} has no setting '{word}'", hint
+
+
+def _missing_hint(location: Location) -> str:
+    if len(location) == 1:
+        return f"add a section [{location[0]}]; `headrace init` writes a complete file"
+    return f"add {location[-1]} = …"
+
+
+def _wrong(detail: ErrorDetails) -> tuple[str, str]:
+    context = {name: _plain(value) for name, value in detail.get("ctx", {}).items()}
+    words = _WORDS.get(detail["type"], detail["msg"]).format(**context)
+    value = detail["input"]
+    shown = "" if isinstance(value, Mapping) else f" = {value!r}"
+    choices = [choice.strip("'") for choice in str(context.get("expected", "")).replace(" or ", ", ").split(", ")]
+    hint = nearest(value, choices) if isinstance(value, str) and choices else ""
+    return f"{place(detail['loc'])}{shown}: {words}", hint
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def place(location: Location) -> str:
+    """("label", "wait_s") -> "[label] wait_s"; ("features", "user", "kind") -> "[features] user: kind"."""
+    parts = [str(part) for part in location if not (isinstance(part, str) and part in _UNION_MEMBERS)]
+    if len(parts) == 1:
+        return f"section [{parts[0]}]"
+    if parts[0] == "streams" and len(parts) > 2:
+        return f"[streams.{parts[1]}] {' '.join(parts[2:])}"
+    if len(parts) > 2:
+        return f"[{parts[0]}] {parts[1]}: {' '.join(parts[2:])}"
+    return f"[{parts[0]}] {parts[1]}"
+
+
+_UNION_MEMBERS: Final = ("str", "bool", "int", "float")
+
+
+def _table(location: Location) -> str:
+    if location[0] == "features" and len(location) > 1:
+        return f"[features] {location[1]}"
+    return f"[{'.'.join(str(part) for part in location)}]"
+
+
+def _names_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The names that the table at `location` may have."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            members = [field.annotation, *get_args(field.annotation)]
+            model = next(kind for kind in members if hasattr(kind, "model_fields"))  # a section, or a table of them
+    return list(model.model_fields)

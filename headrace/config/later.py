@@ -1,0 +1,126 @@
+"""Settings of the design that this headrace does not implement yet: refused by name, with what to use now.
+
+A setting moves from here to its section in the change that implements it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headrace.errors import NotImplementedYet
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+SCHEMES: Final = ("file", "s3", "gs", "memory")
+
+
+def _always(_value: Any) -> bool:
+    return True
+
+
+def _one_of(*values: str) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+def _scheme(*schemes: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value.partition(":")[0].lower() in schemes
+
+
+def _ends(*endings: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value.lower().endswith(endings)
+
+
+@dataclass(frozen=True)
+class Later:
+    """A setting (`*` stands for any name), the values that are refused, what is missing, and what to do now."""
+
+    path: tuple[str, ...]
+    what: str
+    now: str
+    refused: Callable[[Any], bool] = _always
+
+
+def _keys(section: str, names: str, what: str, now: str) -> list[Later]:
+    return [Later((section, name), what, now) for name in names.split()]
+
+
+LATER: Final = (
+    Later(("followers",), "declared followers", "remove the section: nothing is deleted from a log yet"),
+    Later(("retention",), "retention", "remove the section: nothing is deleted from a log yet"),
+    *_keys("loop", "versions_s rollback_s held_s max_bytes", "retention", "remove it: nothing is deleted yet"),
+    Later(
+        ("streams", "*", "source"),
+        "reading from message queues, HTTP and databases",
+        "write the events to a file or a folder (JSON lines, CSV, Parquet) and name that",
+        _scheme("kafka", "kinesis", "http", "https", "sql", "postgresql", "postgres", "mysql", "sqlite", "pubsub"),
+    ),
+    Later(
+        ("streams", "*", "source"),
+        "reading compressed text, Avro and Arrow files",
+        "write JSON lines, CSV or Parquet",
+        _ends(".gz", ".gzip", ".zst", ".avro", ".arrow", ".ipc", ".feather"),
+    ),
+    Later(
+        ("streams", "*", "format"),
+        "this format",
+        'use "json" (lines), "csv" or "parquet"',
+        _one_of("avro", "arrow", "ipc", "feather", "gzip", "zstd"),
+    ),
+    *_keys("label", "late_positives late", "training on late positives", "remove it: corrections are kept in shards"),
+    Later(("features", "*", "ttl"), "expiry of ids", "remove ttl: rows are kept for good"),
+    Later(("features", "*", "admission"), "admission of ids", "remove admission: every id gets a row"),
+    *_keys("pipeline", "sample_rate sampled negative_rate", "sampling", "remove it: every impression is used"),
+    Later(("model", "kind"), "this model", 'use "lr", "mlp" or "dcn_v2"', _one_of("fm", "deepfm")),
+    Later(
+        ("model", "kind"),
+        "towers of one's own",
+        'use "lr", "mlp" or "dcn_v2"',
+        lambda value: isinstance(value, str) and ":" in value,
+    ),
+    *_keys("train", "every_s at min_rows on_drift", "this trigger", 'use on = "pane" or on = "window"'),
+    *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
+    Later(("train", "encoding"), "the encoding f16", 'use "int8" or "f32"', _one_of("f16")),
+    *_keys(
+        "gate",
+        "wait_s max_holds on_max_holds surprise shift calibration g2 g3 auc log_loss drift",
+        "this rule of the gate",
+        "remove it: G0 (structure) and G1 (golden requests) are checked",
+    ),
+    Later(
+        ("serve", "host"),
+        "serving other machines (it needs TLS and tokens)",
+        'use "127.0.0.1"',
+        lambda value: value not in LOOPBACK,
+    ),
+    *_keys("serve", "tls tls_cert tls_key tokens trusted_keys", "TLS, tokens and signatures", "serve on 127.0.0.1"),
+)
+
+
+def refuse_later(raw: Mapping[str, Any]) -> None:
+    """Raise NotImplementedYet for the first setting in `raw` that stands in LATER."""
+    for later in LATER:
+        for place, value in _at(raw, later.path, ()):
+            if later.refused(value):
+                raise NotImplementedYet(
+                    f"{_say(place, value)}: {later.what} is not implemented yet", hint=later.now, key=".".join(place)
+                )
+
+
+def _at(raw: Any, path: tuple[str, ...], place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The places in `raw` that a path with wild cards leads to."""
+    if not path:
+        yield place, raw
+        return
+    if not isinstance(raw, Mapping):
+        return
+    for key in list(raw) if path[0] == "*" else [path[0]]:
+        if key in raw:
+            yield from _at(raw[key], path[1:], (*place, key))
+
+
+def _say(place: tuple[str, ...], value: Any) -> str:
+    if len(place) == 1:
+        return f"[{place[0]}]"
+    section = ".".join(place[:-1])
+    return f"[{section}] {place[-1]} = {value!r}" if not isinstance(value, Mapping) else f"[{section}] {place[-1]}"

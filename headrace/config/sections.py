@@ -1,0 +1,159 @@
+"""Every section but `[features]`: its keys, their types, ranges and defaults.
+
+Keys in seconds end in `_s`, in bytes in `_bytes`. None as a default means that another setting decides it, such as the
+model kind a learning rate.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from headrace.errors import SettingsError
+from headrace.features import TimeUnit, check_time_zone
+
+MiB: Final = 2**20
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+Number = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
+Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, lt=1)]
+Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=65_535)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the settings file. `told` are the keys that the user wrote."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @property
+    def told(self) -> set[str]:
+        return self.model_fields_set
+
+
+class LoopSettings(Section):
+    """`[loop]`: name and place of the loop; `prior` is what version 0 answers, before anything is learned."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    root: Text = "./loop"
+    prior: Share = 0.05
+
+
+class StreamSettings(Section):
+    """`[streams.<name>]`: where events come from, what joins them, when they happened."""
+
+    source: Text
+    format: Literal["", "json", "csv", "parquet"] = ""  # "" = as the name of the file says
+    where: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    id: Text
+    time: Text
+    time_unit: TimeUnit | None = None
+    time_zone: str | None = None
+    label: Text | None = None
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.time_zone is not None:
+            check_time_zone(self.time_zone)
+
+
+class LabelSettings(Section):
+    """`[label]`: implicit = no feedback within `wait_s` means 0; explicit = the feedback carries the label."""
+
+    mode: Literal["implicit", "explicit"]
+    wait_s: NotNegative | None = None
+    attribution_s: Positive
+
+
+class PipelineSettings(Section):
+    """`[pipeline]`: ticks, windows, watermark and validation."""
+
+    tick_s: Positive = 1.0
+    window_s: Positive = 60.0
+    disorder_s: NotNegative = 5.0
+    idle_s: Positive = 10.0
+    lateness_s: NotNegative = 0.0
+    future_s: NotNegative = 300.0
+    parts: Annotated[Count, Field(le=256)] = 2
+    max_bytes_per_tick: Count = 64 * MiB
+    record_bytes: Count = 65_536
+    quarantine_alarm: Share = 0.01
+    quarantine_stop: Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, le=1)] = 0.2
+
+
+class ModelSettings(Section):
+    """`[model]`: the kind of model and its size."""
+
+    kind: Literal["lr", "mlp", "dcn_v2"] = "dcn_v2"
+    dim: Annotated[Count, Field(le=256)] = 8
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 32)
+    cross_layers: Count = 2
+    cross_rank: Count = 16
+
+    def check(self) -> None:
+        """Refuse the sizes of parts that the kind does not have."""
+        unused = {"lr": {"dim", "hidden", "cross_layers", "cross_rank"}, "mlp": {"cross_layers", "cross_rank"}}
+        _refuse("model", sorted(self.told & unused.get(self.kind, set())), f"kind = '{self.kind}'")
+
+
+class TrainSettings(Section):
+    """`[train]`: when to learn, and how. None: the default of the model kind."""
+
+    on: Literal["pane", "window"] = "pane"
+    seed: Number = 0
+    batch_warmup: Count | None = None
+    batch_live: Count | None = None
+    lr_linear: Positive | None = None
+    lr_embedding: Positive | None = None
+    lr_dense: Positive | None = None
+    encoding: Literal["int8", "f32"] = "int8"
+    eps: NotNegative = 0.0
+    checkpoint_every_s: Positive = 60.0
+    snapshot_every: Count = 50
+
+    def check(self, model: ModelSettings) -> None:
+        """Refuse learning rates of parts that the model kind does not have."""
+        unused = {"lr_embedding", "lr_dense"} if model.kind == "lr" else set()
+        _refuse("train", sorted(self.told & unused), f"model.kind = '{model.kind}'")
+
+
+class GateSettings(Section):
+    """`[gate]`: limits of G0 (structure) and G1 (golden requests)."""
+
+    golden: Count = 64
+    golden_tolerance: Positive = 1e-5
+    norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
+
+
+class ServeSettings(Section):
+    """`[serve]`: address and limits of the gRPC service."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8500
+    max_candidates: Count = 1000
+
+
+class TrackSettings(Section):
+    """`[track]`: where MLflow is, and the experiment (default: the loop's name)."""
+
+    uri: Text = "sqlite:///mlflow.db"
+    experiment: str = ""
+
+
+def _refuse(section: str, keys: list[str], choice: str) -> None:
+    if keys:
+        raise SettingsError(
+            f"[{section}] {keys[0]} has no meaning with {choice}",
+            hint=f"remove {keys[0]}",
+            section=section,
+            key=keys[0],
+        )
