@@ -145,11 +145,9 @@ class Schema:
             columns[feature.name] = encode_values(feature, plain(values[feature.name]))
         return self._complete(columns)
 
-    def complete(self, columns: Mapping[str, pa.Array], rows: int) -> pa.Table:
-        """Encoded columns without the crosses -> all encoded columns; crosses come from their members' ids."""
-        ids = {
-            f.name: columns[f.name].to_numpy() for f in self.features if f.kind in SPARSE_KINDS and f.kind != "cross"
-        }
+    def _complete(self, columns: Mapping[str, pa.Array]) -> pa.Table:
+        """Encoded columns without the crosses -> all; a cross is made of its members' ids."""
+        ids = {name: columns[name].to_numpy() for name in self.sparse if name in columns}
         arrays = [
             pa.array(cross_of(f.name, [ids[member] for member in f.of])) if f.kind == "cross" else columns[f.name]
             for f in self.features

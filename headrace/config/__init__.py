@@ -4,8 +4,9 @@
     settings.impression         the stream of what was shown; settings.feedback: the one that labels it
     settings.schema()           the features as `headrace.schema.Schema`
 
-Nothing is ignored: an unknown key, a value of the wrong type, a key that does not belong to the kind or mode chosen, and
-a setting that headrace does not implement yet are each an error that names file, section and key and says what to do.
+Nothing is ignored: an unknown key, a value of the wrong type, a key that does not belong to the kind or mode chosen,
+and a setting that headrace does not implement yet are each an error that names file, section and key and says what to
+do.
 Paths in the file are relative to the file's folder, those in the environment to the working directory; after loading
 all are absolute.
 
