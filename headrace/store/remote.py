@@ -71,11 +71,12 @@ class RemoteStore:
         return self._bytes(path)
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
-        return self._bytes(path, start=start, end=end) if end > start else b""
+        return self._bytes(path, start=start, end=max(end, start + 1))[: max(end - start, 0)]
 
     def write(self, path: str, data: bytes | memoryview) -> None:
+        key = self._key(path)
         try:
-            self._files.pipe_file(self._key(path), bytes(data))
+            self._files.pipe_file(key, bytes(data))
         except Exception as error:
             raise self._unwritten(path, error) from error
 
@@ -96,8 +97,9 @@ class RemoteStore:
         return sorted(key.removeprefix(start) for key in keys if key.startswith(start) and not is_temporary(key))
 
     def delete(self, path: str) -> None:
+        key = self._key(path)
         try:
-            self._files.rm_file(self._key(path))
+            self._files.rm_file(key)
         except FileNotFoundError:
             return
         except Exception as error:
@@ -117,8 +119,9 @@ class RemoteStore:
         return f"{self._root}/{plain(path)}"
 
     def _bytes(self, path: str, **bounds: int) -> bytes:
+        key = self._key(path)
         try:
-            return bytes(self._files.cat_file(self._key(path), **bounds))
+            return bytes(self._files.cat_file(key, **bounds))
         except FileNotFoundError as error:
             raise NotFound(f"{path} is not in {self.url}", path=path, store=self.url) from error
         except Exception as error:
@@ -127,8 +130,9 @@ class RemoteStore:
             raise StoreError(f"cannot read {path} from {self.url}: {error}", path=path, store=self.url) from error
 
     def _create(self, path: str, data: bytes) -> None:
+        key = self._key(path)
         try:
-            self._files.pipe_file(self._key(path), data, mode="create")
+            self._files.pipe_file(key, data, mode="create")
         except FileExistsError as error:
             raise Exists(f"{path} exists in {self.url}", path=path, store=self.url) from error
         except (NotImplementedError, TypeError, ValueError) as error:
