@@ -125,16 +125,18 @@ def _check_time(feature: Feature, kinds: dict[str, Kind]) -> None:
     _check_path(feature, kinds)
     for zone in (feature.time_zone, feature.source_zone):
         if zone is not None:
-            check_time_zone(zone)
+            check_time_zone(zone, f"feature '{feature.name}'")
 
 
-def check_time_zone(zone: str) -> None:
+def check_time_zone(zone: str, whose: str) -> None:
     """Raise SettingsError unless the IANA data base has the zone."""
     try:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError):
         raise SettingsError(
-            f"'{zone}' is not a time zone", hint='use an IANA name such as "Europe/Berlin" or "UTC"', time_zone=zone
+            f"{whose}: '{zone}' is not a time zone",
+            hint='use an IANA name such as "Europe/Berlin" or "UTC"',
+            time_zone=zone,
         ) from None
 
 

@@ -40,25 +40,24 @@ _WORDS: Final = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], file: str, prefix: str) -> SettingsError:
-    """One SettingsError for all that pydantic found: the first in full, the others in `context["others"]`."""
-    found = [_sentence(detail, model, file, prefix) for detail in error.errors()]
-    (message, hint), others = found[0], [message for message, _ in found[1:]]
-    if others:
-        message += f" ({len(others)} more: {'; '.join(others)})"
-    return SettingsError(message, hint=hint, file=file)
-
-
-def _sentence(detail: ErrorDetails, model: type[BaseModel], file: str, prefix: str) -> tuple[str, str]:
-    location = detail["loc"]
-    variable = prefix + "__".join(str(part) for part in location).upper()
+    """One SettingsError for all that pydantic found, with the hint of the first."""
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")  # a slip explains a gap
+    found = [_sentence(detail, model) for detail in details]
+    (message, hint), others = found[0], "; ".join(message for message, _ in found[1:])
+    variable = prefix + "__".join(str(part) for part in details[0]["loc"]).upper()
     where = f"the environment variable {variable}" if variable in os.environ else file
+    more = f" (and {len(found) - 1} more: {others})" if others else ""
+    return SettingsError(f"{where}: {message}{more}", hint=hint, file=file)
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    """Message and hint."""
+    location = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        message, hint = _unknown(location, model)
-    elif detail["type"] == "missing":
-        message, hint = f"{place(location)} is missing", _missing_hint(location)
-    else:
-        message, hint = _wrong(detail)
-    return f"{where}: {message}", hint
+        return _unknown(location, model)
+    if detail["type"] == "missing":
+        return f"{place(location)} is missing", _missing_hint(location)
+    return _wrong(detail)
 
 
 def _unknown(location: Location, model: type[BaseModel]) -> tuple[str, str]:
@@ -91,8 +90,12 @@ def _plain(value: Any) -> str:
 
 
 def place(location: Location) -> str:
-    """("label", "wait_s") -> "[label] wait_s"; ("features", "user", "kind") -> "[features] user: kind"."""
-    parts = [str(part) for part in location if not (isinstance(part, str) and part in _UNION_MEMBERS)]
+    """Where a setting stands, as one would say it.
+
+    >>> place(("label", "wait_s")), place(("features", "user", "kind")), place(("streams", "click", "id"))
+    ('[label] wait_s', '[features] user: kind', '[streams.click] id')
+    """
+    parts = [str(part) for part in location]
     if len(parts) == 1:
         return f"section [{parts[0]}]"
     if parts[0] == "streams" and len(parts) > 2:
@@ -100,9 +103,6 @@ def place(location: Location) -> str:
     if len(parts) > 2:
         return f"[{parts[0]}] {parts[1]}: {' '.join(parts[2:])}"
     return f"[{parts[0]}] {parts[1]}"
-
-
-_UNION_MEMBERS: Final = ("str", "bool", "int", "float")
 
 
 def _table(location: Location) -> str:

@@ -22,6 +22,13 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str | bool | int | float):
+        raise ValueError("must be text, a number, true or false")
+    return value
+
+
+Scalar = Annotated[Any, BeforeValidator(_scalar)]
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
 Number = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_nan=False)]
@@ -54,7 +61,7 @@ class StreamSettings(Section):
 
     source: Text
     format: Literal["", "json", "csv", "parquet"] = ""  # "" = as the name of the file says
-    where: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    where: dict[str, Scalar] = Field(default_factory=dict)  # only events with these values
     id: Text
     time: Text
     time_unit: TimeUnit | None = None
@@ -63,7 +70,7 @@ class StreamSettings(Section):
 
     def model_post_init(self, _context: Any) -> None:
         if self.time_zone is not None:
-            check_time_zone(self.time_zone)
+            check_time_zone(self.time_zone, "time_zone of a stream")
 
 
 class LabelSettings(Section):
@@ -95,12 +102,14 @@ class ModelSettings(Section):
 
     kind: Literal["lr", "mlp", "dcn_v2"] = "dcn_v2"
     dim: Annotated[Count, Field(le=256)] = 8
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 32)
+    hidden: tuple[Count, ...] = (64, 32)
     cross_layers: Count = 2
     cross_rank: Count = 16
 
     def check(self) -> None:
         """Refuse the sizes of parts that the kind does not have."""
+        if not self.hidden:
+            raise SettingsError("[model] hidden = []: a tower needs a layer", hint='hidden = [64], or kind = "lr"')
         unused = {"lr": {"dim", "hidden", "cross_layers", "cross_rank"}, "mlp": {"cross_layers", "cross_rank"}}
         _refuse("model", sorted(self.told & unused.get(self.kind, set())), f"kind = '{self.kind}'")
 
