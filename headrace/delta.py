@@ -361,7 +361,7 @@ def _change_of(batch: pa.RecordBatch, table: dict[str, Any]) -> Change:
 def load_delta(store: Store, path: str, sha256: str) -> Delta:
     """The verified delta or snapshot at `path`: mapped where the store is local. NotFound, DamagedFile, NewerFormat."""
     local = store.path_of(path)
-    if local is not None and local.exists():
+    if local is not None and local.exists() and local.stat().st_size:  # an empty file cannot be mapped
         with pa.memory_map(str(local)) as mapped:
             data = mapped.read_buffer()
     else:

@@ -2,7 +2,7 @@
 
 For n candidates, with the tables of a version (headrace/delta.py) and its tower,
 
-    row(t, f, id)   = the row of `id` in table t, else the row of `unknown_id(f)` in t, else zeros
+    row(t, f, id)   = the row of `id` in table t, else the row of `unknown_id(f)` in t (headrace/ids.py), else zeros
     field(t, f)     = row(t, f, id) for a feature with one id; the mean over its ids for a feature of kind `ids`
                       (no ids: zeros)
     z_k, m_k        = clip((x_k - mean_k) * scale_k, -5, 5) and 0 for a number; 0 and 1 where it is missing (NaN)
@@ -28,13 +28,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import farmhash
 import numpy as np
 import numpy.typing as npt
 
 from headrace.delta import Numbers, TableSpec, decode_rows
 from headrace.errors import TowerRefused
 from headrace.idindex import IdIndex
+from headrace.ids import unknown_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,11 +52,6 @@ LARGEST_BATCH: Final = 1024
 _CLIP: Final = 5.0
 _NO_NUMBERS: Final = Numbers()
 _LOGIT_BOUND: Final = 87.0  # exp(87) is still finite in float32
-
-
-def unknown_id(feature: str) -> int:
-    """The id whose row stands for the ids of `feature` that have none; no value hashes to it, "=" is missing."""
-    return int(farmhash.fingerprint64(feature + "?")) & (2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -83,6 +78,13 @@ class Ragged:
     values: Ids
     offsets: Ids
 
+    @classmethod
+    def of(cls, column: pa.ListArray) -> Ragged:
+        """From an encoded column; a null list is empty."""
+        lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        return cls(column.flatten().to_numpy(zero_copy_only=False), offsets)
+
     @property
     def lines(self) -> int:
         return len(self.offsets) - 1
@@ -108,14 +110,8 @@ class Inputs:
             elif str(column.type) == "float":
                 numbers[name] = column.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
             else:
-                lists[name] = _ragged(column)
+                lists[name] = Ragged.of(column)
         return cls(encoded.num_rows, ids, lists, numbers)
-
-
-def _ragged(column: pa.ListArray) -> Ragged:
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(column.flatten().to_numpy(zero_copy_only=False), offsets)
 
 
 class Scorer:

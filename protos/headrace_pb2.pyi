@@ -136,7 +136,7 @@ class StatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("served", "state", "problem", "hint", "applied_version", "schema_fingerprint", "schema_json", "rows", "kept_versions", "instance", "started_at_us", "swapped_at_us", "max_candidates")
+    __slots__ = ("served", "state", "problem", "hint", "applied_version", "schema_fingerprint", "schema_json", "rows", "instance", "started_at_us", "swapped_at_us", "max_candidates")
     SERVED_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
@@ -145,7 +145,6 @@ class StatusResponse(_message.Message):
     SCHEMA_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    KEPT_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_US_FIELD_NUMBER: _ClassVar[int]
     SWAPPED_AT_US_FIELD_NUMBER: _ClassVar[int]
@@ -158,12 +157,11 @@ class StatusResponse(_message.Message):
     schema_fingerprint: str
     schema_json: str
     rows: int
-    kept_versions: _containers.RepeatedScalarFieldContainer[int]
     instance: str
     started_at_us: int
     swapped_at_us: int
     max_candidates: int
-    def __init__(self, served: _Optional[_Union[Served, _Mapping]] = ..., state: _Optional[_Union[State, str]] = ..., problem: _Optional[str] = ..., hint: _Optional[str] = ..., applied_version: _Optional[int] = ..., schema_fingerprint: _Optional[str] = ..., schema_json: _Optional[str] = ..., rows: _Optional[int] = ..., kept_versions: _Optional[_Iterable[int]] = ..., instance: _Optional[str] = ..., started_at_us: _Optional[int] = ..., swapped_at_us: _Optional[int] = ..., max_candidates: _Optional[int] = ...) -> None: ...
+    def __init__(self, served: _Optional[_Union[Served, _Mapping]] = ..., state: _Optional[_Union[State, str]] = ..., problem: _Optional[str] = ..., hint: _Optional[str] = ..., applied_version: _Optional[int] = ..., schema_fingerprint: _Optional[str] = ..., schema_json: _Optional[str] = ..., rows: _Optional[int] = ..., instance: _Optional[str] = ..., started_at_us: _Optional[int] = ..., swapped_at_us: _Optional[int] = ..., max_candidates: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("model",)

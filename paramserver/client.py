@@ -1,0 +1,220 @@
+"""A client of headrace.v1: plain Python values in, scores and their version out.
+
+    with Client("127.0.0.1:8500") as client:
+        client.predict({"user": "u7", "item": ["a", "b", "c"]}).scores
+
+A single value is shared by all candidates, a list has one for each; None is missing. A feature of kind `ids` takes a
+list (shared) or a list of lists. `Ids([...])` are ids that the caller hashed (`headrace.ids`), with `schema=`.
+
+Every call has a deadline. A call that finds the server starting or stopping (UNAVAILABLE) is tried again, up to four
+times within the deadline, by gRPC itself; no other error is. Errors are those of headrace.errors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from headrace.errors import (
+    Draining,
+    HeadraceError,
+    InvalidRequest,
+    NotImplementedYet,
+    NotReady,
+    Overloaded,
+    ServingError,
+    UnknownModel,
+)
+from paramserver.servicer import CODE_KEY, HINT_KEY
+from protos import headrace_pb2 as wire
+from protos import headrace_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+DEADLINE_S: Final = 5.0
+
+_RETRY: Final = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG: Final = json.dumps(
+    {"methodConfig": [{"name": [{"service": "headrace.v1.HeadraceService"}], "retryPolicy": _RETRY}]}
+)
+_ERRORS: Final[dict[grpc.StatusCode, type[HeadraceError]]] = {
+    grpc.StatusCode.NOT_FOUND: UnknownModel,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.FAILED_PRECONDITION: NotReady,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: Draining,
+    grpc.StatusCode.UNIMPLEMENTED: NotImplementedYet,
+}
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Values that the caller has hashed."""
+
+    values: Any
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`scores` float32 [n] by `version`; `watermark_us` and `age_s` are None before anything was learned."""
+
+    scores: npt.NDArray[np.float32]
+    version: int
+    watermark_us: int | None
+    age_s: float | None
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """`state`: starting, serving, stalled or draining. `version` is None before the first."""
+
+    state: str
+    version: int | None
+    watermark_us: int | None
+    age_s: float | None
+    problem: str
+    hint: str
+    applied_version: int
+    schema_fingerprint: str
+    schema: dict[str, Any]
+    rows: int
+    instance: str
+    max_candidates: int
+
+
+class Client:
+    """One connection to the server at `address` (`host:port`), for any number of threads."""
+
+    def __init__(self, address: str, *, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        options = [("grpc.service_config", _SERVICE_CONFIG), ("grpc.enable_http_proxy", 0)]
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._stub: Any = headrace_pb2_grpc.HeadraceServiceStub(self._channel)
+
+    def predict(self, features: Mapping[str, Any], *, schema: str = "", deadline_s: float | None = None) -> Prediction:
+        """Scores of the candidates. InvalidRequest, NotReady, Overloaded, Draining."""
+        values = {name: values_of(name, value) for name, value in features.items()}
+        request = wire.PredictRequest(features=values, schema_fingerprint=schema)
+        answer = self._call(self._stub.Predict, request, deadline_s)
+        served = answer.served
+        return Prediction(np.array(answer.scores, np.float32), served.version, *_freshness(served))
+
+    def status(self, *, deadline_s: float | None = None) -> ServerStatus:
+        """What the server serves and what is wrong."""
+        return _status_of(self._call(self._stub.Status, wire.StatusRequest(), deadline_s))
+
+    def watch(self) -> Iterator[int]:
+        """The served version, now and whenever it changes, until the server stops. Close the iterator to end it."""
+        stream = self._stub.Watch(wire.WatchRequest())
+        try:
+            for answer in stream:
+                if answer.HasField("served"):
+                    yield answer.served.version
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+        finally:
+            stream.cancel()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: Any, request: Any, deadline_s: float | None) -> Any:
+        try:
+            return method(request, timeout=self._deadline_s if deadline_s is None else deadline_s)
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+
+
+def values_of(name: str, value: Any) -> wire.Values:
+    """The wire form of one feature's values. InvalidRequest if they are of several types, or of none that is known.
+
+    >>> values_of("age", [1.5, None]).missing
+    [1]
+    """
+    hashed, given = isinstance(value, Ids), value.values if isinstance(value, Ids) else value
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    items: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
+    lengths: list[int] = []
+    missing = [place for place, item in enumerate(items) if item is None]
+    if any(isinstance(item, list | tuple | np.ndarray) for item in items):
+        lists = [[] if item is None else list(item) for item in items]
+        lengths, items = [len(item) for item in lists], [part for item in lists for part in item]
+    return wire.Values(**_typed(name, items, hashed=hashed), lengths=lengths, missing=missing)
+
+
+def _typed(name: str, items: Sequence[Any], *, hashed: bool) -> dict[str, Any]:
+    present = [item for item in items if item is not None]
+    types = {_type_of(item) for item in present}
+    if hashed:
+        return {"ids": wire.Ids(values=[item or 0 for item in items])}
+    if types <= {bool} and types:
+        return {"bools": wire.Bools(values=[bool(item) for item in items])}
+    if types <= {int} and types:
+        return {"ints": wire.Ints(values=[0 if item is None else int(item) for item in items])}
+    if types <= {int, float} and types:
+        return {"floats": wire.Floats(values=[0.0 if item is None else float(item) for item in items])}
+    if types <= {str}:
+        return {"strings": wire.Strings(values=["" if item is None else item for item in items])}
+    names = ", ".join(sorted(kind.__name__ for kind in types))
+    raise InvalidRequest(f"feature '{name}' mixes values of the types {names}", hint="send one type", feature=name)
+
+
+def _type_of(item: Any) -> type:
+    if isinstance(item, bool | np.bool_):
+        return bool
+    if isinstance(item, int | np.integer):
+        return int
+    if isinstance(item, float | np.floating):
+        return float
+    return type(item)
+
+
+def _freshness(served: wire.Served) -> tuple[int | None, float | None]:
+    return (served.watermark_us, served.age_s) if served.HasField("watermark_us") else (None, None)
+
+
+def _status_of(answer: wire.StatusResponse) -> ServerStatus:
+    watermark_us, age_s = _freshness(answer.served)
+    return ServerStatus(
+        state=wire.State.Name(answer.state).removeprefix("STATE_").lower(),
+        version=answer.served.version if answer.HasField("served") else None,
+        watermark_us=watermark_us,
+        age_s=age_s,
+        problem=answer.problem,
+        hint=answer.hint,
+        applied_version=answer.applied_version,
+        schema_fingerprint=answer.schema_fingerprint,
+        schema=json.loads(answer.schema_json or "{}"),
+        rows=answer.rows,
+        instance=answer.instance,
+        max_candidates=answer.max_candidates,
+    )
+
+
+def _error_of(error: Any) -> HeadraceError:
+    metadata = dict(error.trailing_metadata() or ())
+    kind = _ERRORS.get(error.code(), ServingError)
+    hint = metadata.get(HINT_KEY, "")
+    if error.code() == grpc.StatusCode.UNAVAILABLE and CODE_KEY not in metadata:
+        hint = "is the server running? `headrace serve` starts it"
+    return kind(error.details() or error.code().name, hint=hint, status=error.code().name)

@@ -1,0 +1,225 @@
+"""From a request to the encoded features of its candidates, checked: every rule that is broken is one InvalidRequest.
+
+A request names every feature of the schema once, with one value for each candidate or one that all share; the longest
+feature says how many candidates there are. Raw values are encoded as events are (`headrace.encode.encode_values`), each
+shared one once. Ids come hashed by the client, who must say for which schema. Crosses are made from their members and
+are as long as the widest of them, or come as ids. Missing values are positions in `missing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.encode import encode_values
+from headrace.errors import EventError, InvalidRequest, NotReady, SettingsError
+from headrace.features import nearest
+from headrace.ids import cross_of, null_id
+from headrace.scoring import Floats, Ids, Inputs, Ragged
+
+if TYPE_CHECKING:
+    from headrace.features import Feature
+    from headrace.schema import Schema
+    from protos import headrace_pb2 as wire
+
+_MOST_IDS: Final = 2**63
+_ARROW: Final = {"strings": pa.string(), "ints": pa.int64(), "floats": pa.float64(), "bools": pa.bool_()}
+
+
+def inputs_of(request: wire.PredictRequest, schema: Schema, max_candidates: int) -> Inputs:
+    """The candidates of `request`. InvalidRequest, WrongType; NotReady if its ids were hashed for another schema."""
+    _check_names(request, schema)
+    _check_fingerprint(request, schema)
+    ids: dict[str, Ids] = {}
+    lists: dict[str, Ragged] = {}
+    numbers: dict[str, Floats] = {}
+    for feature in schema.features:
+        values = request.features.get(feature.name)
+        if values is None:  # a cross, else _check_names had refused
+            continue
+        if feature.kind == "ids":
+            lists[feature.name] = _lists(feature, values)
+        elif feature.kind == "number":
+            numbers[feature.name] = _numbers(feature, values)
+        else:
+            ids[feature.name] = _ids(feature, values)
+    lines = {name: len(column) for name, column in (ids | numbers).items()}
+    lines |= {name: ragged.lines for name, ragged in lists.items()}
+    n = _candidates(lines, max_candidates)
+    for feature in schema.features:
+        if feature.kind == "cross" and feature.name not in ids:
+            ids[feature.name] = cross_of(feature.name, _members(feature, ids))
+    return Inputs(n, ids, lists, numbers)
+
+
+def _check_names(request: wire.PredictRequest, schema: Schema) -> None:
+    names = [feature.name for feature in schema.features]
+    for name in request.features:
+        if name not in names:
+            hint = nearest(name, names) or f"the features are: {', '.join(names)}"
+            raise InvalidRequest(f"unknown feature '{name}'", hint=hint, feature=name)
+    absent = [f.name for f in schema.features if f.kind != "cross" and f.name not in request.features]
+    if absent:
+        raise InvalidRequest(
+            f"missing feature{'s' if len(absent) > 1 else ''} {', '.join(repr(name) for name in absent)}",
+            hint="a request names every feature once; a value that is not known is given as missing",
+            features=absent,
+        )
+
+
+def _check_fingerprint(request: wire.PredictRequest, schema: Schema) -> None:
+    given = request.schema_fingerprint
+    hashed = [name for name, values in request.features.items() if values.WhichOneof("values") == "ids"]
+    if hashed and not given:
+        raise InvalidRequest(
+            f"feature '{hashed[0]}' comes as ids, but the request has no schema_fingerprint",
+            hint=f"the schema served is {schema.fingerprint} (see Status)",
+            feature=hashed[0],
+        )
+    if given and given != schema.fingerprint:
+        raise NotReady(
+            f"the request was made for schema {given}, this version has {schema.fingerprint}",
+            hint="read the schema from Status and hash again, or send raw values",
+            given=given,
+        )
+
+
+def _candidates(lines: dict[str, int], max_candidates: int) -> int:
+    n = max(lines.values())
+    if n > max_candidates:
+        raise InvalidRequest(
+            f"{n} candidates; this server takes at most {max_candidates} in one call",
+            hint="split the call, or raise serve.max_candidates",
+            candidates=n,
+        )
+    for name, length in lines.items():
+        if length not in (1, n):
+            raise InvalidRequest(
+                f"feature '{name}' has {length} values, but there are {n} candidates",
+                hint=f"give {n} values, or one that all candidates share",
+                feature=name,
+            )
+    return n
+
+
+def _members(feature: Feature, ids: dict[str, Ids]) -> list[Ids]:
+    n = max(len(ids[member]) for member in feature.of)
+    return [np.broadcast_to(ids[member], n) for member in feature.of]
+
+
+def _ids(feature: Feature, values: wire.Values) -> Ids:
+    _check_single(feature, values)
+    if values.WhichOneof("values") != "ids":
+        encoded: Ids = _encoded(feature, _raw(feature, values)).to_numpy(zero_copy_only=False)
+        return encoded
+    ids = _hashed(feature, values)
+    ids[_missing(feature, values, len(ids))] = null_id(feature.name)
+    return ids
+
+
+def _numbers(feature: Feature, values: wire.Values) -> Floats:
+    _check_single(feature, values)
+    if values.WhichOneof("values") == "ids":
+        raise InvalidRequest(f"feature '{feature.name}' is a number and has no ids", feature=feature.name)
+    encoded: Floats = _encoded(feature, _raw(feature, values)).to_numpy(zero_copy_only=False)
+    return encoded.astype(np.float32, copy=False)  # null is NaN
+
+
+def _lists(feature: Feature, values: wire.Values) -> Ragged:
+    """Without `lengths`: one list that all candidates share."""
+    hashed = values.WhichOneof("values") == "ids"
+    flat = None if hashed else _flat(values)
+    given = _hashed(feature, values) if flat is None else flat
+    lengths = np.array(values.lengths or [len(given)], np.int64)
+    if lengths.sum() != len(given):
+        raise InvalidRequest(
+            f"the lengths of feature '{feature.name}' add up to {lengths.sum()}, but it has {len(given)} values",
+            feature=feature.name,
+        )
+    _missing(feature, values, len(lengths))  # a missing list is an empty one
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    if flat is not None:
+        column = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
+        return Ragged.of(_encoded(feature, column))
+    return _first(given, offsets, feature.max)
+
+
+def _encoded(feature: Feature, values: pa.Array) -> pa.Array:
+    try:
+        return encode_values(feature, values)
+    except (EventError, SettingsError) as wrong:  # settings: a time whose form the schema does not say
+        hint = "send this time as ISO 8601 text" if feature.kind == "time" else wrong.hint
+        raise InvalidRequest(wrong.message, hint=hint, feature=feature.name) from None
+
+
+def _first(ids: Ids, offsets: Ids, most: int) -> Ragged:
+    """The first `most` ids of each list."""
+    lengths = np.diff(offsets)
+    place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+    kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(lengths, most))])
+    return Ragged(ids[place < most], kept)
+
+
+def _check_single(feature: Feature, values: wire.Values) -> None:
+    if values.lengths:
+        raise InvalidRequest(
+            f"feature '{feature.name}' has lengths, but its kind is {feature.kind}",
+            hint="lengths are for features of kind ids",
+            feature=feature.name,
+        )
+    if feature.kind == "cross" and values.WhichOneof("values") != "ids":
+        raise InvalidRequest(
+            f"feature '{feature.name}' is a cross and has no raw values",
+            hint=f"leave it out: it is made from {', '.join(feature.of)}",
+            feature=feature.name,
+        )
+
+
+def _raw(feature: Feature, values: wire.Values) -> pa.Array:
+    """Raw values [n], null where missing."""
+    column = _flat(values)
+    if not len(column):
+        raise InvalidRequest(
+            f"feature '{feature.name}' has no values",
+            hint="give one value for each candidate, or one that all share",
+            feature=feature.name,
+        )
+    places = _missing(feature, values, len(column))
+    if len(places) == len(column):
+        return pa.nulls(len(column))
+    if not places:
+        return column
+    items = column.to_pylist()
+    for place in places:
+        items[place] = None
+    return pa.array(items, column.type)
+
+
+def _flat(values: wire.Values) -> pa.Array:
+    kind = values.WhichOneof("values") or "strings"
+    return pa.array(list(getattr(values, kind).values), _ARROW[kind])
+
+
+def _hashed(feature: Feature, values: wire.Values) -> Ids:
+    ids = np.array(values.ids.values, np.uint64)
+    if not len(ids) and feature.kind != "ids":
+        raise InvalidRequest(f"feature '{feature.name}' has no ids", feature=feature.name)
+    if (ids >= _MOST_IDS).any():
+        raise InvalidRequest(
+            f"feature '{feature.name}' has an id of 2^63 or more",
+            hint="ids are Fingerprint64(name + '=' + text) & (2^63 - 1)",
+            feature=feature.name,
+        )
+    return ids.astype(np.int64)
+
+
+def _missing(feature: Feature, values: wire.Values, n: int) -> list[int]:
+    places = list(values.missing)
+    if places and max(places) >= n:
+        raise InvalidRequest(
+            f"position {max(places)} of feature '{feature.name}' is said to be missing, but it has {n} values",
+            feature=feature.name,
+        )
+    return places

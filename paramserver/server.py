@@ -1,0 +1,221 @@
+"""One process that answers gRPC from one model: listen, follow the version log, stop gracefully.
+
+Start: refuse an address that is not loopback; take the port (a second server on it is refused); listen, with health
+NOT_SERVING; follow; health SERVING with the first generation. Stop: health NOT_SERVING, new calls UNAVAILABLE, calls
+under way end within `GRACE_S`. Store, trainer and pipeline may be away: what was loaded is served.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from headrace import clock, status
+from headrace.errors import PortInUse, ServingError, SettingsError, StoreError
+from paramserver.predict import Predictor
+from paramserver.replica import Replica
+from paramserver.servicer import MOST_WATCHERS, Servicer
+from protos import headrace_pb2 as wire
+from protos import headrace_pb2_grpc
+
+if TYPE_CHECKING:
+    from headrace.clock import Now
+    from headrace.config import Settings
+    from headrace.loop import Loop
+
+MODEL: Final = "default"
+SERVICE: Final = wire.DESCRIPTOR.services_by_name["HeadraceService"].full_name
+
+POLL_S: Final = 0.05
+BEAT_S: Final = 2.0
+GRACE_S: Final = 5.0
+THREADS: Final = 8 + MOST_WATCHERS  # a watcher holds a thread
+MOST_CALLS: Final = 128  # under way or waiting for a thread; more are refused with RESOURCE_EXHAUSTED
+MESSAGE_BYTES: Final = 4 * 2**20
+
+_log = logging.getLogger("headrace.server")
+
+
+class Server:
+    """Serves `loop` at `settings.serve`. Port 0 takes a free one. With `follow=False` the caller polls the replica."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: Settings,
+        *,
+        port: int | None = None,
+        follow: bool = True,
+        now_us: Now = clock.now_us,
+    ) -> None:
+        self.host = loopback(settings.serve.host)
+        self.port = settings.serve.port if port is None else port
+        self.replica = Replica(loop.store, loop.version_log(MODEL), now_us=now_us)
+        self._loop = loop
+        self._now_us = now_us
+        self._follow = follow
+        self._stopping = threading.Event()
+        self._follower = threading.Thread(target=self._run, name="headrace-follower", daemon=True)
+        self._health = health.HealthServicer()
+        most = settings.serve.max_candidates
+        self._servicer = Servicer(Predictor(self.replica, model=MODEL, max_candidates=most, now_us=now_us), now_us)
+        self._grpc = self._made()
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as a client takes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def start(self) -> Self:
+        """Listen and follow; returns at once, before the first generation serves. PortInUse."""
+        self._take_port()
+        self._tell_health(serving=False)
+        self._grpc.start()
+        self.replica.watch(lambda: self._tell_health(serving=self.replica.served is not None))
+        if self._follow:
+            self._follower.start()
+        _log.info("server.listening address=%s", self.address)
+        return self
+
+    def wait_until_serving(self, timeout_s: float) -> bool:
+        """Whether a generation serves, waiting for one up to `timeout_s`."""
+        seen = self.replica.changes
+        deadline_us = self._now_us() + int(timeout_s * clock.SECOND_US)
+        while self.replica.served is None and self._now_us() < deadline_us:
+            seen = self.replica.wait(seen, POLL_S)
+        return self.replica.served is not None
+
+    def wait(self) -> None:
+        """Returns when the server has stopped."""
+        self._grpc.wait_for_termination()
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Refuse new calls, let those under way end within `grace_s`, stop."""
+        self._servicer.draining.set()
+        self._stopping.set()
+        self._health.enter_graceful_shutdown()
+        self._grpc.stop(grace_s).wait()
+        if self._follower.is_alive():
+            self._follower.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _made(self) -> Any:
+        server = grpc.server(
+            ThreadPoolExecutor(THREADS, thread_name_prefix="headrace-call"),
+            maximum_concurrent_rpcs=MOST_CALLS,
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MESSAGE_BYTES),
+            ],
+        )
+        headrace_pb2_grpc.add_HeadraceServiceServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def _take_port(self) -> None:
+        in_use = PortInUse(
+            f"port {self.port} of {self.host} is in use",
+            hint="stop the server that listens there, or choose another port: serve.port, or --port",
+            port=self.port,
+        )
+        if self.port and _listens(self.host, self.port):  # gRPC would write its own lines to stderr
+            raise in_use
+        try:
+            self.port = self._grpc.add_insecure_port(self.address)
+        except RuntimeError:
+            raise in_use from None
+
+    def _tell_health(self, *, serving: bool) -> None:
+        kind = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            self._health.set(name, kind)
+
+    def _run(self) -> None:
+        """The follower's thread: poll, and a heartbeat now and then."""
+        beat_at_us = 0
+        heartbeat = None
+        while not self._stopping.is_set():
+            self._poll()
+            if self._now_us() >= beat_at_us:
+                beat_at_us = self._now_us() + int(BEAT_S * clock.SECOND_US)
+                heartbeat = self._beat() or heartbeat
+            self._stopping.wait(POLL_S)
+        if heartbeat is not None:
+            try:
+                status.leave(self._loop.store, heartbeat)
+            except StoreError:
+                _log.debug("server.no_leave")
+
+    def _poll(self) -> None:
+        before = str(self.replica.problem or "")
+        try:
+            swapped = self.replica.poll()
+        except Exception as error:  # noqa: BLE001  predictions go on whatever the log holds
+            _log.exception("server.poll_failed")
+            self.replica.report(ServingError(f"following failed: {error!r}", hint="this is a defect: please report it"))
+            return
+        if swapped:
+            _log.info("server.swapped version=%d", self.replica.generation().version)
+        problem = self.replica.problem
+        if problem is not None and str(problem) != before:
+            _log.warning("server.stalled %s (%s)", problem.message, problem.hint)
+
+    def _beat(self) -> status.Heartbeat | None:
+        served, problem = self.replica.served, self.replica.problem
+        info = {
+            "address": self.address,
+            "version": served.version if served else None,
+            "applied": self.replica.applied_version,
+            "problem": problem.message if problem else "",
+        }
+        try:
+            return status.beat(self._loop.store, "server", info, self._now_us())
+        except StoreError:  # advisory: a replica may have no right to write
+            return None
+
+
+def loopback(host: str) -> str:
+    """`host` if it is of this machine only. SettingsError: others need TLS, which this version does not have.
+
+    >>> loopback("127.0.0.1")
+    '127.0.0.1'
+    """
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise SettingsError(
+            f"serve.host = {host!r} is not a loopback address, and anyone could reach it: there is no TLS yet",
+            hint='use serve.host = "127.0.0.1", and a proxy that speaks TLS for other machines',
+            host=host,
+        )
+    return host
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False

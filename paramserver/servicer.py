@@ -1,0 +1,156 @@
+"""`headrace.v1` over gRPC: from wire to Python and back, and every error to its status code."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+
+import grpc
+
+from headrace.errors import (
+    Draining,
+    EventError,
+    HeadraceError,
+    InvalidRequest,
+    NotImplementedYet,
+    NotReady,
+    Overloaded,
+    UnknownModel,
+)
+from protos import headrace_pb2 as wire
+from protos import headrace_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from headrace.clock import Now
+    from paramserver.predict import Predictor
+
+CODES: Final[dict[type[HeadraceError], grpc.StatusCode]] = {
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    EventError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotReady: grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Draining: grpc.StatusCode.UNAVAILABLE,
+    NotImplementedYet: grpc.StatusCode.UNIMPLEMENTED,
+}
+CODE_KEY: Final = "headrace-code"
+HINT_KEY: Final = "headrace-hint"
+
+MOST_WATCHERS: Final = 8
+_Answer = TypeVar("_Answer")
+_WATCH_S: Final = 0.5  # how often a stream looks whether its client is still there
+
+
+def status_of(error: HeadraceError) -> grpc.StatusCode:
+    """The status code of an error; INTERNAL for one that no caller can cause.
+
+    >>> status_of(InvalidRequest("no candidates")).name
+    'INVALID_ARGUMENT'
+    """
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]  # generated, untyped
+    """The six methods, named by the wire. `draining` is set once the server is about to stop."""
+
+    def __init__(self, predictor: Predictor, now_us: Now) -> None:
+        self.draining = threading.Event()
+        self._predictor = predictor
+        self._replica = predictor.replica
+        self._instance = secrets.token_hex(4)
+        self._started_at_us = now_us()
+        self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
+
+    def Predict(self, request: wire.PredictRequest, context: grpc.ServicerContext) -> wire.PredictResponse:  # noqa: N802
+        return _answered(context, lambda: self._predictor.predict(request))
+
+    def Status(self, request: wire.StatusRequest, context: grpc.ServicerContext) -> wire.StatusResponse:  # noqa: N802
+        return _answered(context, lambda: self._status(request))
+
+    def Watch(self, request: wire.WatchRequest, context: grpc.ServicerContext) -> Iterator[wire.WatchResponse]:  # noqa: N802
+        _answered(context, lambda: self._predictor.check_model(request.model))
+        if not self._watchers.acquire(blocking=False):
+            refused = Overloaded(f"{MOST_WATCHERS} clients are watching already", hint="poll Status instead")
+            _abort(context, refused)
+        try:
+            yield from self._watched(context)
+        finally:
+            self._watchers.release()
+
+    def Lookup(self, _request: wire.LookupRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
+        _abort(context, _later("Lookup", "scores come from Predict"))
+
+    def Rollback(self, _request: wire.RollbackRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
+        _abort(context, _later("Rollback", "a rollback record in the version log is obeyed"))
+
+    def Pin(self, _request: wire.PinRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
+        _abort(context, _later("Pin", "a pin record in the version log is obeyed"))
+
+    def _status(self, request: wire.StatusRequest) -> wire.StatusResponse:
+        self._predictor.check_model(request.model)
+        generation, problem = self._replica.served, self._replica.problem
+        response = wire.StatusResponse(
+            state=self._state(),
+            problem=problem.message if problem else "",
+            hint=problem.hint if problem else "",
+            applied_version=self._replica.applied_version or 0,
+            instance=self._instance,
+            started_at_us=self._started_at_us,
+            max_candidates=self._predictor.max_candidates,
+        )
+        if generation is not None:
+            response.served.CopyFrom(self._predictor.served(generation))
+            response.schema_fingerprint = generation.schema.fingerprint
+            response.schema_json = generation.schema_json
+            response.rows = generation.rows
+            response.swapped_at_us = self._replica.swapped_at_us
+        return response
+
+    def _state(self) -> wire.State:
+        if self.draining.is_set():
+            return wire.STATE_DRAINING
+        if self._replica.served is None:
+            return wire.STATE_STARTING
+        return wire.STATE_STALLED if self._replica.problem else wire.STATE_SERVING
+
+    def _watched(self, context: grpc.ServicerContext) -> Iterator[wire.WatchResponse]:
+        told = None
+        while context.is_active():
+            changes = self._replica.changes
+            now = (self._replica.served, self._state(), str(self._replica.problem or ""))
+            if now != told:
+                yield self._watch_response()
+                told = now
+            if self.draining.is_set():
+                return
+            self._replica.wait(changes, _WATCH_S)
+
+    def _watch_response(self) -> wire.WatchResponse:
+        generation, problem = self._replica.served, self._replica.problem
+        response = wire.WatchResponse(state=self._state(), problem=problem.message if problem else "")
+        if generation is not None:
+            response.served.CopyFrom(self._predictor.served(generation))
+        return response
+
+
+def _answered(context: grpc.ServicerContext, answer: Callable[[], _Answer]) -> _Answer:
+    try:
+        return answer()
+    except HeadraceError as error:
+        _abort(context, error)
+
+
+def _abort(context: grpc.ServicerContext, error: HeadraceError) -> NoReturn:
+    metadata = [(CODE_KEY, error.code)]
+    if error.hint:
+        metadata.append((HINT_KEY, error.hint.encode("ascii", "replace").decode()))
+    context.set_trailing_metadata(metadata)
+    context.abort(status_of(error), error.message)
+    raise AssertionError("abort raises")
+
+
+def _later(method: str, instead: str) -> NotImplementedYet:
+    return NotImplementedYet(f"{method} is not implemented in this version of headrace; {instead}")
