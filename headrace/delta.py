@@ -40,7 +40,6 @@ FP = farmhash Fingerprint64.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +50,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import DamagedFile, HeadraceError, NewerFormat
+from headrace.record import check_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def encode_rows(rows: Floats, encoding: str) -> tuple[Floats, Bytes]:
     if not np.isfinite(rows).all():
         raise ValueError("rows must be finite")
     if encoding != "int8":
-        return np.ones(len(rows), np.float32), rows.astype(ENCODINGS[encoding]).view(np.uint8).reshape(len(rows), -1)
+        return np.ones(len(rows), np.float32), rows.astype(ENCODINGS[encoding]).view(np.uint8)
     scale = (np.abs(rows).max(axis=1, initial=0) / np.float32(127)).astype(np.float32)
     divisor = np.where(scale == 0, np.float32(1), scale)
     quotient = np.rint(rows / divisor[:, None]).clip(-127, 127)
@@ -366,9 +366,5 @@ def load_delta(store: Store, path: str, sha256: str) -> Delta:
             data = mapped.read_buffer()
     else:
         data = pa.py_buffer(store.read(path))
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DamagedFile(
-            f"{path} has SHA-256 {found[:12]}…, its record says {sha256[:12]}…", hint=_DAMAGED_HINT, path=path
-        )
+    check_sha256(memoryview(data), sha256, path)
     return read_delta(data, name=path)
