@@ -1,1 +1,1 @@
-"""Shards to versions: the only package that imports TensorFlow, Keras and MLflow."""
+"""Shards -> versions: the only place that imports TensorFlow, Keras and MLflow."""

@@ -1,0 +1,113 @@
+"""A candidate: records learned in memory, encoded as a delta and measured, not yet decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.failpoints import hit
+from headrace.scoring import Inputs, Scorer
+from training.evaluate import measured
+from training.gate import Golden, Report
+from training.golden import golden
+from training.publish import delta_of, learned_rows
+from training.tower import Template, has_tower
+
+if TYPE_CHECKING:
+    from headrace.delta import Delta
+    from headrace.published import PublishedTable
+    from headrace.shard import ShardRecord
+    from training.examples import Examples
+    from training.recipe import Design
+    from training.state import State
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """records: what was learned, in order; newest: the rows of the last record that has any."""
+
+    records: tuple[ShardRecord, ...]
+    newest: Examples
+    evaluation: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a candidate is encoded as. norm_before: of the tower of `base`, None if it has learned nothing."""
+
+    version: int
+    base: int
+    eps: float
+    golden: int
+    norm_before: float | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """delta: None if the candidate is not finite; offset: of the version record; report: for the gate."""
+
+    delta: Delta | None
+    offset: float
+    report: Report
+
+
+def learned(
+    state: State, records: Sequence[ShardRecord], examples: Sequence[Examples], frozen: Scorer | None
+) -> Candidate:
+    """Steps 1 and 2 of the commit order: scores the rows with the frozen reference, then learns them.
+
+    examples: of each record; at least one has rows.
+    """
+    filled = [rows for rows in examples if len(rows)]
+    labels = np.concatenate([rows.labels for rows in filled])
+    reference = [frozen.logits(Inputs.of(rows.encoded)) for rows in filled] if frozen else []
+    hit("trainer.scored")
+    logits = [state.learn(rows) for rows in filled]
+    hit("trainer.learned")
+    evaluation: dict[str, Any] = {"live": measured(labels, np.concatenate(logits))}
+    if reference:
+        evaluation["frozen"] = {"of": state.frozen_of, **measured(labels, np.concatenate(reference))}
+    return Candidate(tuple(records), filled[-1], evaluation)
+
+
+def encoded(
+    state: State, published: PublishedTable, template: Template | None, newest: Examples, like: Encoding
+) -> Encoded:
+    """Step 3: the delta of what was learned. It is applied to `published`, so that golden scores are of what goes out."""
+    design, weights = state.design, state.tower_weights()
+    rows = learned_rows(design.tables, state.learner.tables)
+    offset = offset_of(design, weights)
+    finite = all(np.isfinite(value).all() for value in (*weights.values(), *(part.rows for part in rows)))
+    delta: Delta | None = None
+    scored: Golden | None = None
+    if finite:
+        delta = delta_of(
+            like.version,
+            like.base,
+            rows,
+            published,
+            eps=like.eps,
+            tower=template.patched(weights) if template else None,
+            numbers=state.running.numbers(),
+        )
+        published.apply(delta)
+        scored = golden(design, published, weights, newest, offset=offset, wanted=like.golden)
+    shapes = all(part.rows.shape[1] == part.spec.width for part in rows)
+    hit("trainer.encoded")
+    return Encoded(delta, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))
+
+
+def offset_of(design: Design, weights: Mapping[str, Floats]) -> float:
+    """What is added to every logit: the bias of a model that has no tower to hold it."""
+    return 0.0 if has_tower(design.shape) else float(weights["bias"][0])
+
+
+def norm_of(weights: Mapping[str, Floats]) -> float:
+    """Euclidean norm of all tower weights."""
+    return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in weights.values())))

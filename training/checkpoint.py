@@ -1,0 +1,83 @@
+"""Checkpoints: the trainer's state at one version, as raw arrays.
+
+A checkpoint of version v is the file `models/<model>/checkpoints/<v, 12 digits>-<nonce>.npz`, a numpy archive without
+compression or pickles (any numpy reads it; equal states give equal bytes). It is written before the record of version
+v, which names it with its SHA-256; if that record never comes, it is garbage. Entries:
+
+    meta                        uint8: JSON {"format": 1, "version", "fingerprint" (training/runtime.py), "design",
+                                "rows", "frozen_of"}
+    table/<name>/ids            int64 [n]: the map id -> row, in row order
+    table/<name>/weights, …/slots   float32 [n, width]
+    tower/<weight>, slots/<weight>  float32
+    running/rows, …/mean, …/variance   float64 [k]
+
+The rest of what recovery needs stands in the version log and is read from there: cursor, held shards, requests,
+evaluations, and the published table (the fold of snapshot and deltas, checked by its digest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import DamagedFile, NewerFormat
+from headrace.store import Store
+from headrace.version import Kept
+from training.recipe import Design
+from training.runtime import fingerprint
+from training.state import State
+
+FORMAT = 1
+
+
+def write_checkpoint(store: Store, folder: str, state: State, version: int, nonce: str) -> Kept:
+    """Writes the state as that of `version`; durable when it returns."""
+    meta = {
+        "format": FORMAT,
+        "version": version,
+        "fingerprint": fingerprint(),
+        "design": _design_json(state.design),
+        **state.meta(),
+    }
+    encoded = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8)
+    sink = io.BytesIO()
+    np.savez(sink, allow_pickle=False, **{"meta": encoded, **state.arrays()})
+    data = sink.getbuffer()
+    path = f"{folder}/{version:012d}-{nonce}.npz"
+    store.write(path, data)
+    return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=data.nbytes)
+
+
+def read_checkpoint(store: Store, kept: Kept, state: State) -> dict[str, Any]:
+    """Restores `state`, made for the same design, and returns the meta entry. DamagedFile, NewerFormat."""
+    data = store.read(kept.path)
+    if hashlib.sha256(data).hexdigest() != kept.sha256:
+        raise DamagedFile(
+            f"the checkpoint {kept.path} does not have the SHA-256 that its record names",
+            hint="restore the file from a copy, or start a new lineage with a new loop",
+            path=kept.path,
+        )
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
+    if meta["format"] > FORMAT:
+        raise NewerFormat(
+            f"the checkpoint {kept.path} has format {meta['format']}", hint="upgrade headrace", path=kept.path
+        )
+    state.restore(arrays, meta)
+    return meta
+
+
+def same_machine(meta: dict[str, Any]) -> bool:
+    """Whether going on from this checkpoint gives the bits that the interrupted run would have given."""
+    return bool(meta["fingerprint"] == fingerprint())
+
+
+def _design_json(design: Design) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(json.dumps(asdict(design)))
+    return value

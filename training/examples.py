@@ -1,0 +1,86 @@
+"""Rows of a shard record as the arrays that a training step takes.
+
+The order of training is fixed here, since it is part of the bits: all shards of a record, sorted by emit time (when the
+label was decided), ties in the order of parts and rows. Each feature column is dictionary-encoded once, so that an id is
+looked up once per record and not once per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from headrace.schema import Schema
+
+Floats = npt.NDArray[np.float32]
+
+COLUMNS = ("label", "emit_time_us", "row_kind")
+"""What is read of a shard beside the features."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One id feature. ids: int64 [u], each once; codes: int32 [m], positions in ids.
+
+    offsets: int32 [n + 1] for a feature with several ids per row (row i has codes[offsets[i]:offsets[i + 1]]), else
+    None, and m = n.
+    """
+
+    ids: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """labels: float32 [n]; columns: feature -> Column; numbers: float32 [n, k], missing = NaN; encoded: the same."""
+
+    labels: Floats
+    columns: Mapping[str, Column]
+    numbers: Floats
+    encoded: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def examples_of(shards: Sequence[pa.Table], schema: Schema) -> Examples:
+    """The rows of one record in training order. shards: tables with `COLUMNS` and the feature columns.
+
+    Corrections are left out: a row is learned once, with the label that was observed.
+    """
+    if not shards:
+        return Examples(np.empty(0, np.float32), {}, np.empty((0, len(schema.numbers)), np.float32), pa.table({}))
+    table = pa.concat_tables(shards)
+    table = table.filter(pc.equal(table.column("row_kind"), "observed"))
+    emitted = table.column("emit_time_us").to_numpy()
+    if (np.diff(emitted) < 0).any():
+        table = table.take(pa.array(np.argsort(emitted, kind="stable")))
+    columns = {name: _column(table.column(name)) for name in (*schema.sparse, *schema.lists)}
+    numbers = [table.column(name).to_numpy(zero_copy_only=False).astype(np.float32) for name in schema.numbers]
+    stacked = np.stack(numbers, 1) if numbers else np.empty((table.num_rows, 0), np.float32)
+    names = [feature.name for feature in schema.features]
+    return Examples(table.column("label").to_numpy().astype(np.float32), columns, stacked, table.select(names))
+
+
+def _column(values: pa.ChunkedArray) -> Column:
+    array = values.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], values.type)
+    if not pa.types.is_list(array.type):
+        return Column(*_encoded(array))
+    lengths = np.diff(array.offsets.to_numpy())
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return Column(*_encoded(array.flatten()), offsets)
+
+
+def _encoded(ids: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    encoded = ids.dictionary_encode()
+    return encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy(zero_copy_only=False)

@@ -1,0 +1,107 @@
+"""Golden requests: rows of a candidate scored as the server will, and by TensorFlow on the same published rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.delta import Ids, decode_rows
+from headrace.scoring import Inputs, Scorer, TableView, Tower
+from training.gate import Golden
+from training.models import tower
+from training.recipe import EMBEDDING, LINEAR, Design
+from training.statistics import standardised
+
+if TYPE_CHECKING:
+    from headrace.published import PublishedTable
+    from training.examples import Column, Examples
+
+Floats = npt.NDArray[np.float32]
+Chosen = npt.NDArray[np.int64]
+"""Row numbers of the golden requests among the examples of a candidate's newest record."""
+
+
+def golden(
+    design: Design,
+    published: PublishedTable,
+    weights: Mapping[str, Floats],
+    examples: Examples,
+    *,
+    offset: float,
+    wanted: int,
+) -> Golden:
+    """Scores up to `wanted` rows, evenly spread over `examples`, in both ways. weights: the tower's, by name."""
+    chosen = np.unique(np.linspace(0, len(examples) - 1, wanted).astype(np.int64))
+    requests = examples.encoded.take(chosen)
+    served = _scorer_for(design, published, examples, chosen, offset).score(Inputs.of(requests))
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = 1 / (1 + np.exp(-reference_logits(design, published, weights, examples, chosen)))
+        difference = float(np.abs(served - expected).max())
+    return Golden(
+        n=len(chosen),
+        distinct_inputs=len({repr(request) for request in requests.to_pylist()}),
+        finite=bool(np.isfinite(served).all() and np.isfinite(expected).all()),
+        difference=difference,
+        spread=float(np.ptp(served)),
+    )
+
+
+def frozen_scorer(design: Design, published: PublishedTable, offset: float) -> Scorer:
+    """The server's scorer over a copy of the whole published table."""
+    views = [TableView.of(change.spec, change.ids, change.decoded()) for change in published.snapshot(0).changes]
+    return _scorer(design, published, views, offset)
+
+
+def reference_logits(
+    design: Design, published: PublishedTable, weights: Mapping[str, Floats], examples: Examples, chosen: Chosen
+) -> Floats:
+    """TensorFlow's logits float32 [n] of the chosen rows, on published rows: shares no code with headrace.scoring."""
+    linear = _fields(design, published, LINEAR, examples, chosen).sum((1, 2))
+    embeddings = _fields(design, published, EMBEDDING, examples, chosen) if EMBEDDING in design.fields else None
+    numbers = standardised(examples.numbers[chosen], published.numbers) if design.numbers else None
+    logits: Floats = linear + tower(design.shape, weights, embeddings, numbers).numpy()
+    return logits
+
+
+def _scorer_for(design: Design, published: PublishedTable, examples: Examples, chosen: Chosen, offset: float) -> Scorer:
+    """The server's scorer over those rows of the published table that the chosen requests need."""
+    views = []
+    for spec in design.tables:
+        columns = [examples.columns[feature] for feature in spec.features]
+        needed = [column.ids[np.unique(_codes(column, chosen)[0])] for column in columns]
+        ids = np.concatenate([np.empty(0, np.int64), *needed])
+        scale, rows, found = published.lookup(spec.name, ids)
+        views.append(TableView.of(spec, ids[found], decode_rows(scale[found], rows[found], spec)))
+    return _scorer(design, published, views, offset)
+
+
+def _scorer(design: Design, published: PublishedTable, views: list[TableView], offset: float) -> Scorer:
+    runner = Tower(published.tower) if published.tower is not None else None
+    prior = float(1 / (1 + np.exp(-design.bias)))
+    return Scorer(views, runner, prior=prior, offset=offset, numbers=published.numbers, number_names=design.numbers)
+
+
+def _fields(design: Design, published: PublishedTable, table: str, examples: Examples, chosen: Chosen) -> Floats:
+    """float32 [n, F, width]: the field of each feature, the mean of its rows where it has several."""
+    spec = design.spec(table)
+    fields = np.zeros((len(chosen), len(spec.features), spec.width), np.float32)
+    for at, feature in enumerate(spec.features):
+        column = examples.columns[feature]
+        codes, lengths = _codes(column, chosen)
+        scale, encoded, _ = published.lookup(table, column.ids[codes])
+        lines = np.repeat(np.arange(len(chosen)), lengths)
+        np.add.at(fields[:, at], lines, decode_rows(scale, encoded, spec))
+        fields[:, at] /= np.maximum(lengths, 1)[:, None]
+    return fields
+
+
+def _codes(column: Column, chosen: Chosen) -> tuple[npt.NDArray[np.int32], Chosen]:
+    """(codes of the chosen rows, one after the other; how many each row has)."""
+    if column.offsets is None:
+        return column.codes[chosen], np.ones(len(chosen), np.int64)
+    bounds = [(column.offsets[row], column.offsets[row + 1]) for row in chosen]
+    codes = np.concatenate([column.codes[low:high] for low, high in bounds])
+    return codes, np.array([high - low for low, high in bounds], np.int64)

@@ -1,0 +1,61 @@
+"""When the trainer does what. Pure functions of numbers and records.
+
+Which records make the next candidate (`on`):
+
+    pane     all that wait, in order, until `MOST_ROWS` rows; due as soon as one of them has a row
+    window   the same, but only up to the first record with a window that the newest record has not closed
+
+How many rows a step takes. A warm-up batch is small (a large one fills Adagrad's accumulators and lowers the live rate
+for good), a live batch large (one step a record): a record is learned in warm-up batches while the model has learned
+fewer than `WARMUP_ROWS` rows, and whenever it has more than that many rows itself (a backlog).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.shard import ShardRecord
+from training.recipe import Recipe
+
+MOST_ROWS = 1 << 20
+WARMUP_ROWS = 1 << 16
+
+
+def candidate(waiting: Sequence[ShardRecord], *, on: str, window_us: int) -> list[ShardRecord]:
+    """The records to train next, oldest first; empty while nothing is due. waiting: in order of the log."""
+    ready = list(waiting) if on == "pane" else _closed(waiting, window_us)
+    taken: list[ShardRecord] = []
+    rows = 0
+    for record in ready:
+        if taken and rows + record.rows > MOST_ROWS:
+            break
+        taken.append(record)
+        rows += record.rows
+    return taken if rows else []
+
+
+def _closed(waiting: Sequence[ShardRecord], window_us: int) -> list[ShardRecord]:
+    """The records before the first one with an open window."""
+    taken = []
+    for record in waiting:
+        ends = [int(window["start"]) + window_us for shard in record.shards for window in shard.windows]
+        if max(ends, default=0) > waiting[-1].closed_us:
+            break
+        taken.append(record)
+    return taken
+
+
+def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
+    """Rows of a training step for a record of `rows` rows, when the model has learned `learned` rows before it."""
+    warming_up = learned < WARMUP_ROWS or rows > WARMUP_ROWS
+    return recipe.batch_warmup if warming_up else recipe.batch_live
+
+
+def checkpoint_due(now_us: int, newest_us: int | None, every_s: float) -> bool:
+    """newest_us: when the newest checkpoint was named; None = there is none."""
+    return newest_us is None or now_us - newest_us >= every_s * 1e6
+
+
+def snapshot_due(version: int, newest: int, every: int) -> bool:
+    """newest: the version that the newest snapshot holds, or the start of the lineage; every: in versions."""
+    return version - newest >= every

@@ -1,0 +1,52 @@
+"""The first version of a lineage: answers the prior, has no parameters, needs no TensorFlow to make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace import __version__, clock
+from headrace.delta import Digest
+from headrace.version import VersionRecord
+from training.recipe import Design, design_of
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace.log import Entry
+    from headrace.loop import Loop
+    from headrace.schema import Schema
+
+
+def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> Entry:
+    """Appends a `start` record: a new loop, or other features or another model than before. LostRace."""
+    log = loop.version_log()
+    head = log.head()
+    record = start_record(
+        design_of(settings, settings.schema()),
+        settings.schema(),
+        version=0 if head is None else head.seq + 1,
+        prior=settings.loop.prior,
+        now_us=now_us(),
+    )
+    return log.append(record.kind, record.to_body(), head)
+
+
+def start_record(design: Design, schema: Schema, *, version: int, prior: float, now_us: int) -> VersionRecord:
+    """Version `version`: nothing trained, an empty published table."""
+    return VersionRecord(
+        version=version,
+        kind="start",
+        base=None,
+        lineage=version,
+        model=design.to_json(),
+        schema=schema.to_json(),
+        prior=prior,
+        digest=Digest().to_json(),
+        created_at_us=now_us,
+        code=__version__,
+        requests={"cursor": None, "outcomes": []},
+    )
+
+
+def continues(record: VersionRecord, design: Design, schema: Schema) -> bool:
+    """Whether a trainer with this design goes on from `record`, or must begin a new lineage."""
+    return record.model == design.to_json() and record.schema == schema.to_json()

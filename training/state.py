@@ -1,0 +1,74 @@
+"""All that training moves, and how it learns one shard record. Equal states that learn equal records stay equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.examples import Examples
+from training.recipe import Design
+from training.schedule import batch_rows
+from training.statistics import Running, standardised
+from training.step import Learner
+
+Floats = npt.NDArray[np.float32]
+
+
+class State:
+    """rows: learned so far; frozen_of: the first version that learned anything, None before it."""
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        self.learner = Learner(design)
+        self.running = Running.empty(len(design.numbers))
+        self.rows = 0
+        self.frozen_of: int | None = None
+
+    def learn(self, examples: Examples) -> Floats:
+        """Learns one record once. Returns logits float32 [n] from before each row was learned."""
+        if not len(examples):
+            return np.empty(0, np.float32)
+        self.running = self.running.folded(examples.numbers)
+        batch = batch_rows(self.design.recipe, rows=len(examples), learned=self.rows)
+        logits = self.learner.learn(examples, standardised(examples.numbers, self.running.numbers()), batch)
+        self.rows += len(examples)
+        return logits
+
+    def tower_weights(self) -> dict[str, Floats]:
+        """Name -> array, as `training.models` names them."""
+        return {name: variable.numpy() for name, variable in self.learner.weights.items()}
+
+    def settle(self) -> None:
+        """Forget which rows were touched: they are published."""
+        for table in self.learner.tables.values():
+            table.touched[:] = False
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What must be saved to go on to the same bits, beside `meta`."""
+        saved: dict[str, np.ndarray] = {}
+        for name, table in self.learner.tables.items():
+            saved.update({f"table/{name}/{part}": value for part, value in table.state().items()})
+        for group, variables in self._groups().items():
+            saved.update({f"{group}/{name}": variable.numpy() for name, variable in variables.items()})
+        for part in ("rows", "mean", "variance"):
+            saved[f"running/{part}"] = getattr(self.running, part)
+        return saved
+
+    def meta(self) -> dict[str, Any]:
+        return {"rows": self.rows, "frozen_of": self.frozen_of}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """The inverse of `arrays` and `meta`."""
+        for name, table in self.learner.tables.items():
+            table.restore({part: arrays[f"table/{name}/{part}"] for part in ("ids", "weights", "slots")})
+        for group, variables in self._groups().items():
+            for name, variable in variables.items():
+                variable.assign(arrays[f"{group}/{name}"])
+        self.running = Running(*(arrays[f"running/{part}"] for part in ("rows", "mean", "variance")))
+        self.rows, self.frozen_of = meta["rows"], meta["frozen_of"]
+
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        return {"tower": self.learner.weights, "slots": self.learner.slots}

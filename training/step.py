@@ -1,0 +1,186 @@
+"""One training step: unique -> gather -> expand -> tape on the gathered rows -> segment sum -> sparse apply.
+
+    u, inverse = unique(rows)              rows of the batch, each once: repeated rows would be applied in no fixed order
+    x = table[u][inverse]                  the tape watches x, never the table
+    g_u = sum of dloss/dx over the places where row u stands
+    adagrad(table[u], g_u)
+
+The loss is the sum, not the mean, over the batch: a mean starves rare rows. One graph loops over the mini-batches of a
+record, with unknown row counts in its signature, so nothing is traced twice. It returns the logit of each row *before*
+the update that learned it: progressive validation without a second forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.delta import TableSpec
+from training.examples import Examples
+from training.models import LINEAR_PART, initial_weights, tower
+from training.optimizers import adagrad, sparse_adagrad
+from training.recipe import EMBEDDING, LINEAR, Design, Fields, Recipe
+from training.runtime import tf
+from training.table import INIT_SCALE, Table
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
+
+
+class Learner:
+    """Tables, tower weights and optimiser slots of one model, and the compiled step that moves them."""
+
+    def __init__(self, design: Design) -> None:
+        self.shape, self.recipe, self.fields = design.shape, design.recipe, design.fields
+        self.tables = {spec.name: _table(spec, design.seed) for spec in design.tables}
+        weights = initial_weights(design.shape, design.seed)
+        weights["bias"][:] = design.bias
+        self.weights = {name: tf.Variable(value, trainable=False) for name, value in weights.items()}
+        self.slots = {
+            name: tf.Variable(np.full_like(value, _start(self.recipe, name)), trainable=False)
+            for name, value in weights.items()
+        }
+        self._learn = tf.function(self._learn_graph, input_signature=self._signature(), autograph=False)
+        self._learn.get_concrete_function()
+
+    def learn(self, examples: Examples, numbers: Floats, batch: int) -> Floats:
+        """Learns each row once, in order, `batch` rows a step. Returns logits float32 [n] from before each update.
+
+        numbers: float32 [n, 2k], standardised, and their missing flags.
+        """
+        singles, listed, offsets = [], [], np.zeros(1, np.int32)
+        for name, fields in self.fields.items():
+            rows = rows_of(self.tables[name], examples, (*fields.single, *fields.lists))
+            singles.append(_stacked([rows[feature] for feature in fields.single], len(examples)))
+            flat, offsets = interleaved(
+                [(rows[feature], examples.columns[feature].offsets) for feature in fields.lists], len(examples)
+            )
+            listed.append(flat)
+        logits: Floats = self._learn(singles, listed, offsets, numbers, examples.labels, np.int32(batch)).numpy()
+        return logits
+
+    def _signature(self) -> list[Any]:
+        ints = [tf.TensorSpec([None, len(fields.single)], tf.int32) for fields in self.fields.values()]
+        lists = [tf.TensorSpec([None], tf.int32) for _ in self.fields]
+        return [
+            ints,
+            lists,
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 2 * self.shape.numbers], tf.float32),
+            tf.TensorSpec([None], tf.float32),
+            tf.TensorSpec([], tf.int32),
+        ]
+
+    def _learn_graph(self, singles: Any, listed: Any, offsets: Any, numbers: Any, labels: Any, batch: Any) -> Any:
+        """The loop over mini-batches; argument shapes as in `_signature`."""
+        rows = tf.shape(labels)[0]
+        lists = len(self.fields[LINEAR].lists)
+
+        def body(start: Any, logits: Any) -> tuple[Any, Any]:
+            end = tf.minimum(start + batch, rows)
+            bounds = offsets[start * lists : end * lists + 1]
+            parts = [flat[bounds[0] : bounds[-1]] for flat in listed] if lists else listed
+            logit = self._step(
+                [single[start:end] for single in singles], parts, bounds, numbers[start:end], labels[start:end]
+            )
+            return end, logits.write(start // batch, logit)
+
+        steps = (rows + batch - 1) // batch
+        logits = tf.TensorArray(tf.float32, size=steps, infer_shape=False, element_shape=[None])
+        _, logits = tf.while_loop(lambda start, _: start < rows, body, [tf.constant(0), logits], parallel_iterations=1)
+        return logits.concat()
+
+    def _step(self, singles: Any, listed: Any, bounds: Any, numbers: Any, labels: Any) -> Any:
+        """Learns one batch; returns its logits before the update."""
+        found = [
+            _gathered(self.tables[name], single, flat)
+            for name, single, flat in zip(self.fields, singles, listed, strict=True)
+        ]
+        dense = list(self.weights.values())
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([x for _, _, x in found])
+            tape.watch(dense)
+            logit = self._logit([x for _, _, x in found], tf.shape(labels)[0], bounds, numbers)
+            loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logit))
+        gradients = tape.gradient(loss, [[x for _, _, x in found], dense], unconnected_gradients="zero")
+        for table, (unique, inverse, _), gradient in zip(self.tables.values(), found, gradients[0], strict=True):
+            summed = tf.math.unsorted_segment_sum(gradient, inverse, tf.size(unique))
+            rate = self.recipe.rate_embedding if table.name == EMBEDDING else self.recipe.rate_linear
+            sparse_adagrad(table.weights, table.slots, summed, unique, rate)
+        for (name, variable), gradient in zip(self.weights.items(), gradients[1], strict=True):
+            rate = self.recipe.rate_bias if name in LINEAR_PART else self.recipe.rate_dense
+            adagrad(variable, self.slots[name], gradient, rate)
+        return logit
+
+    def _logit(self, gathered: Sequence[Any], rows: Any, bounds: Any, numbers: Any) -> Any:
+        fields = [
+            _model_fields(x, rows, bounds, self.tables[name].width, self.fields[name])
+            for name, x in zip(self.fields, gathered, strict=True)
+        ]
+        embeddings = fields[1] if len(fields) > 1 else None
+        return tf.reduce_sum(fields[0], [1, 2]) + tower(self.shape, self.weights, embeddings, numbers)
+
+
+def _table(spec: TableSpec, seed: int) -> Table:
+    return Table(spec.name, spec.width, seed=seed, scale=INIT_SCALE if spec.name == EMBEDDING else 0.0)
+
+
+def _start(recipe: Recipe, weight: str) -> float:
+    return recipe.start_bias if weight in LINEAR_PART else recipe.start_dense
+
+
+def rows_of(table: Table, examples: Examples, features: Sequence[str]) -> dict[str, Rows]:
+    """Feature -> int32 [m], the table's row of every id; new ids get a row in the order features, then first sight."""
+    columns = [examples.columns[feature] for feature in features]
+    ids = np.concatenate([column.ids for column in columns]) if columns else np.empty(0, np.int64)
+    rows = table.rows_of(ids)
+    found, start = {}, 0
+    for feature, column in zip(features, columns, strict=True):
+        found[feature] = rows[start : start + len(column.ids)][column.codes]
+        start += len(column.ids)
+    return found
+
+
+def interleaved(lists: Sequence[tuple[Rows, Any]], examples: int) -> tuple[Rows, Rows]:
+    """Several list features as one: all lists of example 0, then of example 1, and so on.
+
+    lists: (rows int32 [m], offsets int32 [n + 1]) per feature, L of them.
+    Returns (rows int32 [sum of m], offsets int32 [n * L + 1]).
+
+    >>> interleaved([(np.array([1, 2, 3]), np.array([0, 2, 3])), (np.array([7]), np.array([0, 0, 1]))], 2)[0].tolist()
+    [1, 2, 3, 7]
+    """
+    if not lists:
+        return np.empty(0, np.int32), np.zeros(1, np.int32)
+    lengths = np.stack([np.diff(offsets) for _, offsets in lists], 1)
+    segments = np.arange(examples * len(lists)).reshape(examples, len(lists))
+    keys = np.concatenate([np.repeat(segments[:, i], lengths[:, i]) for i in range(len(lists))])
+    flat = np.concatenate([rows for rows, _ in lists])[np.argsort(keys, kind="stable")]
+    return flat.astype(np.int32), np.concatenate([[0], np.cumsum(lengths.ravel())]).astype(np.int32)
+
+
+def _stacked(columns: Sequence[Rows], examples: int) -> Rows:
+    return np.stack(columns, 1) if columns else np.empty((examples, 0), np.int32)
+
+
+def _gathered(table: Table, single: Any, flat: Any) -> tuple[Any, Any, Any]:
+    """(unique rows [u], inverse [m], weights [m, d]) of all places where a row stands in the batch."""
+    unique, inverse = tf.unique(tf.concat([tf.reshape(single, [-1]), flat], 0))
+    return unique, inverse, tf.gather(tf.gather(table.weights, unique), inverse)
+
+
+def _model_fields(x: Any, rows: Any, bounds: Any, width: int, fields: Fields) -> Any:
+    """x float32 [m, d] -> float32 [n, F, d] in model order; the rows of a list are averaged, an empty list is zero."""
+    singles = len(fields.single)
+    if not fields.lists:
+        return tf.reshape(x, [-1, singles, width])
+    lengths = bounds[1:] - bounds[:-1]
+    segments = tf.repeat(tf.range(tf.size(lengths)), lengths)
+    pooled = tf.math.unsorted_segment_mean(x[rows * singles :], segments, tf.size(lengths))
+    both = tf.concat(
+        [tf.reshape(x[: rows * singles], [-1, singles, width]), tf.reshape(pooled, [-1, len(fields.lists), width])], 1
+    )
+    return both if fields.permutation == list(range(len(fields.order))) else tf.gather(both, fields.permutation, axis=1)

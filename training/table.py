@@ -1,0 +1,156 @@
+"""Sparse parameters: a collisionless map id -> row, and one packed table per width with its optimiser slots.
+
+Row 0 is the first id that was seen, row 1 the second, and so on: `ids[:used]` is the whole map, and rebuilding it from
+that array gives the same rows. An id gets its row at first sight. A new row starts from `init_rows(id)`, a function of
+the id and the seed alone, so that it does not matter when, or in which replay, an id appears.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.idindex import IdIndex, Ids, Rows
+from training.runtime import tf
+
+Floats = npt.NDArray[np.float32]
+
+FIRST_CAPACITY = 1024
+
+INIT_SCALE = 0.02
+ACCUMULATOR = 1.0
+"""Adagrad's start. With Keras' 0.1 rare rows take steps that are too large, with a mean loss none at all."""
+
+
+class RowIndex:
+    """id -> row, and row -> id (`ids`: int64 [used], in row order)."""
+
+    def __init__(self) -> None:
+        self._ids = np.empty(FIRST_CAPACITY, np.int64)
+        self._index = IdIndex.empty(FIRST_CAPACITY)
+        self.used = 0
+
+    @property
+    def ids(self) -> Ids:
+        return self._ids[: self.used]
+
+    def find(self, ids: Ids) -> Rows:
+        """ids: int64 [n] -> rows: int32 [n], -1 where the id has none."""
+        return self._index.find(ids)
+
+    def admit(self, ids: Ids) -> Rows:
+        """Like `find`, after giving a row to each id that has none, in the order of `ids`; each at most once there."""
+        rows = self._index.find(ids)
+        new = np.flatnonzero(rows < 0)
+        if len(new):
+            rows[new] = np.arange(self.used, self.used + len(new), dtype=np.int32)
+            self._append(ids[new], rows[new])
+        return rows
+
+    def _append(self, ids: Ids, rows: Rows) -> None:
+        needed = self.used + len(ids)
+        if needed > len(self._ids):
+            room = _doubled(len(self._ids), needed)
+            self._ids = np.concatenate([self.ids, np.empty(room - self.used, np.int64)])
+            self._index = IdIndex.empty(room)
+            self._index.put(self.ids, np.arange(self.used, dtype=np.int32))
+        self._ids[self.used : needed] = ids
+        self._index.put(ids, rows)
+        self.used = needed
+
+
+class Table:
+    """Rows of one width: weights and Adagrad slots as TensorFlow variables that double when full.
+
+    touched: bool [capacity], set for rows that a step may have changed, cleared by whoever publishes them.
+    """
+
+    def __init__(self, name: str, width: int, *, seed: int, scale: float) -> None:
+        self.name, self.width = name, width
+        self._seed, self._scale = seed, scale
+        self.index = RowIndex()
+        self.touched = np.zeros(FIRST_CAPACITY, bool)
+        shape = tf.TensorShape([None, width])
+        self.weights = tf.Variable(tf.zeros([FIRST_CAPACITY, width]), shape=shape, trainable=False, name=name)
+        self.slots = tf.Variable(tf.fill([FIRST_CAPACITY, width], ACCUMULATOR), shape=shape, trainable=False)
+
+    def rows_of(self, ids: Ids) -> Rows:
+        """ids: int64 [n], each at most once -> rows: int32 [n]; new ids get a row. Marks them all as touched."""
+        first = self.index.used
+        rows = self.index.admit(ids)
+        new = self.index.ids[first:]
+        if len(new):
+            self._reserve(self.index.used)
+            if self._scale:
+                start = tf.constant(np.arange(first, self.index.used, dtype=np.int32))
+                self._scatter(self.weights, start, init_rows(new, self.width, self._seed, self._scale))
+        self.touched[rows] = True
+        return rows
+
+    def read(self, rows: Rows) -> Floats:
+        """rows: int32 [n] -> weights float32 [n, width]. Never copies the table."""
+        values: Floats = tf.gather(self.weights, rows).numpy()
+        return values
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps, in row order: ids int64 [used], weights and slots float32 [used, width]."""
+        used = self.index.used
+        return {
+            "ids": self.index.ids.copy(),
+            "weights": self.weights[:used].numpy(),
+            "slots": self.slots[:used].numpy(),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """The inverse of `state`."""
+        self.index = RowIndex()
+        rows = self.index.admit(state["ids"])
+        self._reserve(len(rows))
+        for variable, fill, name in ((self.weights, 0.0, "weights"), (self.slots, ACCUMULATOR, "slots")):
+            spare = np.full((len(self.touched) - len(rows), self.width), fill, np.float32)
+            variable.assign(np.concatenate([state[name], spare]))
+        self.touched[:] = False
+
+    def _reserve(self, rows: int) -> None:
+        if rows <= len(self.touched):
+            return
+        more = _doubled(len(self.touched), rows) - len(self.touched)
+        self.weights.assign(tf.concat([self.weights, tf.zeros([more, self.width])], 0))
+        self.slots.assign(tf.concat([self.slots, tf.fill([more, self.width], ACCUMULATOR)], 0))
+        self.touched = np.concatenate([self.touched, np.zeros(more, bool)])
+
+    @staticmethod
+    def _scatter(variable: Any, rows: Any, values: Floats) -> None:
+        tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
+
+
+def init_rows(ids: Ids, width: int, seed: int, scale: float = INIT_SCALE) -> Floats:
+    """Where a row starts: nearly normal with deviation `scale`, a function of id, column and seed alone.
+
+    Four 16-bit parts of splitmix64(id, column, seed) are summed (Irwin-Hall), in integers, so that every machine
+    gives the same bits. ids: int64 [n] -> float32 [n, width].
+    """
+    with np.errstate(over="ignore"):
+        column = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        salt = _splitmix(np.uint64(seed % 2**64) + np.uint64(0x632BE59BD9B4E019))
+        bits = _splitmix(ids.astype(np.uint64)[:, None] ^ salt ^ column[None, :])
+    parts = sum((bits >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
+    centred = np.asarray(parts).astype(np.int64) - 2 * 0xFFFF
+    deviation = ((65536.0**2 - 1) / 3) ** 0.5
+    return (centred * (scale / deviation)).astype(np.float32)
+
+
+def _splitmix(value: Any) -> Any:
+    """Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014, figure 15."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _doubled(size: int, needed: int) -> int:
+    while size < needed:
+        size *= 2
+    return size

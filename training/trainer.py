@@ -1,0 +1,325 @@
+"""The trainer: follows the shard log, learns each record once, commits versions.
+
+Commit order of a version (the names are those of the failpoints). Whatever dies before 7 leaves files that no record
+names, and weights in memory that recovery learns again; after 7, recovery replays what the record says.
+
+1. Read the records of a candidate and score them with the frozen reference.          trainer.scored
+2. Learn them, in memory.                                                              trainer.learned
+3. Encode the delta against the published table; ask the gate.                         trainer.encoded
+4. Write the delta.                                                                    trainer.delta_written
+5. Write a snapshot, if one is due.                                                    trainer.snapshot_written
+6. Write a checkpoint, if one is due.                                                  trainer.checkpoint_written
+7. Append the version record, which names all of these.        trainer.before_commit, trainer.committed
+8. Remember the new head.
+
+A candidate that the gate refuses is undone by recovering the state of the head; a `hold` record lists its shards. If it
+had several records, they are tried one by one. A version number lost to a control record, or to this trainer's dead
+self, is folded the same way, and the candidate planned anew; lost to a living trainer, this one stops (`Busy`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from headrace import __version__, clock, status
+from headrace.clock import SECOND_US
+from headrace.delta import write_delta
+from headrace.errors import LostRace
+from headrace.failpoints import hit
+from headrace.log import Cursor, Follower
+from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
+from training import schedule
+from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
+from training.checkpoint import write_checkpoint
+from training.gate import Decision, Limits, decide
+from training.golden import frozen_scorer
+from training.recipe import design_of
+from training.recover import plan_of, published_at, recovered
+from training.start import continues, write_start
+from training.tower import has_tower, template_of
+from training.waiting import Waiting, examples_at, examples_in
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace.log import Entry
+    from headrace.loop import Loop
+    from headrace.scoring import Scorer
+    from headrace.shard import ShardRecord
+
+ROLE = "trainer"
+FOLDER = "models/default"
+
+log = logging.getLogger("headrace.training")
+
+
+class Trainer:
+    """Recovers from the log of `loop` (or begins a lineage in it), then makes one version per `step`."""
+
+    def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
+        self._store, self._settings, self._now_us = loop.store, settings, now_us
+        self._schema = settings.schema()
+        self._design = design_of(settings, self._schema)
+        self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
+        self._claimed = False
+        self._singly_until = -1
+        head = self._log.head()
+        if head is None or not continues(VersionRecord.from_entry(head), self._design, self._schema):
+            write_start(loop, settings, now_us=now_us)
+        self._recover()
+        sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
+        self._template = template_of(self._design.shape, sizes) if has_tower(self._design.shape) else None
+
+    @property
+    def record(self) -> VersionRecord:
+        """The newest version that this trainer knows."""
+        return self._record
+
+    def step(self, *, request: Entry | None = None) -> Entry | None:
+        """Makes the next version, if something is due or a request asks for one. Busy, LogRewritten, DamagedFile."""
+        self._claim()
+        records = self._due()
+        if not records and request is None:
+            return None
+        try:
+            if not records:
+                return self._commit(self._next("delta", request, "nothing to train"))
+            return self._train(records, request)
+        except LostRace:
+            self._fold()
+        return self.step(request=request)
+
+    def run(self, *, stop: Callable[[], bool], poll_s: float = 0.2) -> None:
+        """Resident: steps whenever something is due, until `stop()` or a request says so. Waits while another lives."""
+        while self._rival() and not stop():
+            time.sleep(poll_s)
+        requests = Follower(self._requests, self._answered())
+        while not stop():
+            asked = requests.poll()
+            if any(request.kind == "stop" for request in asked):
+                return
+            if self.step(request=asked[-1] if asked else None) is None:
+                time.sleep(poll_s)
+
+    # candidates
+
+    def _due(self) -> list[ShardRecord]:
+        """The records of the next candidate."""
+        window_us = int(self._settings.pipeline.window_s * SECOND_US)
+        records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on, window_us=window_us)
+        return records[:1] if records and records[0].seq <= self._singly_until else records
+
+    def _train(self, records: Sequence[ShardRecord], request: Entry | None) -> Entry:
+        """Steps 1 to 8."""
+        examples = [examples_in(self._shards, record, self._schema) for record in records]
+        if not any(map(len, examples)):
+            return self._commit(self._advanced(records, request))
+        candidate = learned(self._state, records, examples, self._frozen())
+        result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
+        gate = self._settings.gate
+        decision = decide(result.report, Limits(gate.golden_tolerance, gate.norm_ratio))
+        if decision.action == "publish":
+            return self._publish(candidate, result, decision, request)
+        return self._hold(candidate, decision, request)
+
+    def _encoding(self) -> Encoding:
+        return Encoding(
+            version=self._head.seq + 1,
+            base=self._head.seq,
+            eps=self._settings.train.eps,
+            golden=self._settings.gate.golden,
+            norm_before=self._norm,
+        )
+
+    def _publish(self, candidate: Candidate, result: Encoded, decision: Decision, request: Entry | None) -> Entry:
+        """Steps 4 to 8."""
+        assert result.delta is not None
+        version = result.delta.of
+        if self._state.frozen_of is None:
+            self._state.frozen_of = version
+        self._state.settle()
+        named = self._write(version, "delta", write_delta(result.delta))
+        hit("trainer.delta_written")
+        record = replace(
+            self._advanced(candidate.records, request),
+            delta=NamedFile(named.path, named.sha256, named.bytes),
+            digest=self._published.digest().to_json(),
+            offset=result.offset,
+            evaluation=candidate.evaluation,
+            gate=decision.to_json(),
+            snapshot=self._snapshot(version),
+            checkpoint=self._checkpoint(version),
+        )
+        self._norm = result.report.norm
+        return self._commit(record)
+
+    def _hold(self, candidate: Candidate, decision: Decision, request: Entry | None) -> Entry:
+        """Undoes the candidate and records it as held; of several records, each is tried alone first."""
+        tried = self._head
+        self._recover()
+        if self._head.seq != tried.seq:
+            raise LostRace(f"version {tried.seq + 1} was committed meanwhile", winner=self._head)
+        self._waiting.poll()
+        if len(candidate.records) > 1:
+            self._singly_until = candidate.records[-1].seq
+            return self._train(candidate.records[:1], request)
+        held = _ranges(candidate.records)
+        record = replace(
+            self._next("hold", request, "held"),
+            cursor=self._waiting.cursor_of(candidate.records[-1]),
+            held=held,
+            held_now=union(self._record.held_now, held),
+            evaluation=candidate.evaluation,
+            gate=decision.to_json(),
+        )
+        return self._commit(record)
+
+    # versions
+
+    def _next(self, kind: str, request: Entry | None, outcome: str) -> VersionRecord:
+        """The next record as far as it repeats the head's."""
+        requests = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
+        if request is not None:
+            answered = {"seq": request.seq, "outcome": outcome}
+            requests = {"cursor": request.cursor().to_json(), "outcomes": [answered]}
+        return replace(
+            self._record,
+            version=self._head.seq + 1,
+            kind=kind,
+            base=self._head.seq,
+            to=None,
+            trained=(),
+            held=(),
+            released=(),
+            delta=None,
+            evaluation={},
+            gate={},
+            verdicts=(),
+            requests=requests,
+            created_at_us=self._now_us(),
+            code=__version__,
+        )
+
+    def _advanced(self, records: Sequence[ShardRecord], request: Entry | None) -> VersionRecord:
+        """The next record, after `records` were trained."""
+        return replace(
+            self._next("delta", request, "trained"),
+            cursor=self._waiting.cursor_of(records[-1]),
+            trained=_ranges(records),
+            watermark_us=records[-1].watermark_us,
+            max_emit_us=_newest_label(records, self._record.max_emit_us),
+        )
+
+    def _commit(self, record: VersionRecord) -> Entry:
+        """Steps 7 and 8."""
+        hit("trainer.before_commit")
+        entry = self._log.append(record.kind, record.to_body(), self._head)
+        hit("trainer.committed")
+        self._head, self._record = entry, record
+        if record.cursor is not None:
+            self._waiting.drop(record.cursor)
+        log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
+        self._beat()
+        return entry
+
+    def _snapshot(self, version: int) -> Kept | None:
+        """Step 5: the newest snapshot, perhaps this version's."""
+        newest = self._record.snapshot
+        start = newest.of if newest is not None else self._record.lineage
+        if not schedule.snapshot_due(version, start, self._settings.train.snapshot_every):
+            return newest
+        kept = self._write(version, "snapshot", write_delta(self._published.snapshot(version)))
+        hit("trainer.snapshot_written")
+        return kept
+
+    def _checkpoint(self, version: int) -> Kept | None:
+        """Step 6: the newest checkpoint, perhaps this version's."""
+        now_us = self._now_us()
+        if not schedule.checkpoint_due(now_us, self._checkpointed_us, self._settings.train.checkpoint_every_s):
+            return self._record.checkpoint
+        kept = write_checkpoint(self._store, f"{FOLDER}/checkpoints", self._state, version, self._log.writer)
+        self._checkpointed_us = now_us
+        hit("trainer.checkpoint_written")
+        return kept
+
+    def _write(self, version: int, what: str, data: bytes) -> Kept:
+        path = f"{FOLDER}/params/{version:012d}-{what}-{self._log.writer}.arrow"
+        self._store.write(path, data)
+        return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+    # state
+
+    def _recover(self) -> None:
+        """State, published table and place in the shard log, as of the newest version."""
+        head = self._log.head()
+        assert head is not None
+        self._log.sync(head.seq)
+        self._head, self._record = head, VersionRecord.from_entry(head)
+        plan = plan_of(head.seq, self._version)
+        self._state = recovered(
+            self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
+        )
+        self._published = published_at(self._store, self._design, head.seq, self._version)
+        self._reference: Scorer | None = None
+        self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
+        self._checkpointed_us = self._checkpoint_time()
+        self._waiting = Waiting(self._shards, self._record.cursor)
+        log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
+
+    def _version(self, version: int) -> VersionRecord:
+        return VersionRecord.from_entry(self._log.read(version))
+
+    def _checkpoint_time(self) -> int | None:
+        """When the newest checkpoint was named."""
+        kept = self._record.checkpoint
+        return self._version(kept.of).created_at_us if kept is not None else None
+
+    def _frozen(self) -> Scorer | None:
+        """The first version of the lineage that learned anything, as it was published; made when first needed."""
+        of = self._state.frozen_of
+        if of is not None and self._reference is None:
+            published = published_at(self._store, self._design, of, self._version)
+            self._reference = frozen_scorer(self._design, published, self._version(of).offset)
+        return self._reference
+
+    # other writers
+
+    def _claim(self) -> None:
+        """Busy if another trainer lives; asked once, before the first version."""
+        if not self._claimed:
+            other = self._rival()
+            if other is not None:
+                raise status.busy(other)
+            self._claimed = True
+            self._beat()
+
+    def _fold(self) -> None:
+        """After a lost race: goes on from the winner, or Busy if that is a living trainer."""
+        other = self._rival()
+        if other is not None:
+            raise status.busy(other)
+        self._recover()
+
+    def _rival(self) -> status.Heartbeat | None:
+        return status.rival(self._store, ROLE, self._now_us(), nonce=self._log.writer)
+
+    def _beat(self) -> None:
+        info = {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
+        status.beat(self._store, ROLE, info, self._now_us(), nonce=self._log.writer)
+
+    def _answered(self) -> Cursor | None:
+        cursor = self._record.requests.get("cursor")
+        return Cursor.from_json(cursor) if cursor else None
+
+
+def _ranges(records: Sequence[ShardRecord]) -> Ranges:
+    return ((records[0].seq, records[-1].seq + 1),)
+
+
+def _newest_label(records: Sequence[ShardRecord], before: int | None) -> int | None:
+    times = [shard.max_emit_us for record in records for shard in record.shards]
+    return max([*times, *([before] if before is not None else [])], default=None)

@@ -1,0 +1,56 @@
+"""Shard records that are committed and neither trained nor held: what the trainer has yet to learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.errors import SettingsError
+from headrace.log import Follower
+from headrace.shard import ShardRecord, read_shard
+from training.examples import COLUMNS, Examples, examples_of
+
+if TYPE_CHECKING:
+    from headrace.log import Cursor, Log
+    from headrace.schema import Schema
+
+
+class Waiting:
+    """Follows the shard log from `cursor` (None: from its first record) on."""
+
+    def __init__(self, log: Log, cursor: Cursor | None) -> None:
+        self._follower = Follower(log, cursor)
+        self._cursors: dict[int, Cursor] = {}
+        self._records: list[ShardRecord] = []
+
+    def poll(self) -> list[ShardRecord]:
+        """All records that wait, in order of the log. LogRewritten, DamagedFile, NewerFormat."""
+        for entry in self._follower.poll():
+            self._cursors[entry.seq] = entry.cursor()
+            self._records.append(ShardRecord.from_entry(entry))
+        return self._records
+
+    def cursor_of(self, record: ShardRecord) -> Cursor:
+        return self._cursors[record.seq]
+
+    def drop(self, until: Cursor) -> None:
+        """Records up to `until` were trained or held."""
+        self._records = [record for record in self._records if record.seq > until.seq]
+        self._cursors = {seq: cursor for seq, cursor in self._cursors.items() if seq > until.seq}
+
+
+def examples_in(log: Log, record: ShardRecord, schema: Schema) -> Examples:
+    """The rows of a record in training order. DamagedFile, NotFound; SettingsError if it has other features."""
+    if record.schema != schema.fingerprint:
+        raise SettingsError(
+            f"shard record {record.seq} has the features {record.schema}, the settings those of {schema.fingerprint}",
+            hint="features cannot change within a loop yet: set another loop.root, or restore [features]",
+            seq=record.seq,
+        )
+    columns = [*COLUMNS, *(feature.name for feature in schema.features)]
+    tables = [read_shard(log.store, shard, columns) for shard in record.shards]
+    return examples_of(tables, schema)
+
+
+def examples_at(log: Log, seq: int, schema: Schema) -> Examples:
+    """The rows of shard record `seq`."""
+    return examples_in(log, ShardRecord.from_entry(log.read(seq)), schema)
