@@ -54,9 +54,17 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer passes the value of the option
+    if wanted:
+        terminal.show(f"headrace {__version__}")
+        raise typer.Exit
+
+
 def _root(
     *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and everything that libraries print.")
     ] = False,
@@ -64,9 +72,6 @@ def _root(
     """headrace keeps a TensorFlow model as fresh as the log it learns from."""
     if debug:
         os.environ["HEADRACE_DEBUG"] = "1"
-    if version:
-        terminal.show(f"headrace {__version__}")
-        raise typer.Exit
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -98,8 +103,8 @@ def _usage(error: BaseException, *, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "headrace"
     text = error.format_message() if hasattr(error, "format_message") else str(error)
-    if not text and context is not None:  # no_args_is_help
-        terminal.show(context.get_help())
+    if text.startswith("Usage:"):  # no arguments at all: the help is the answer
+        terminal.show(text)
         return terminal.Code.USAGE
     return terminal.report_usage(text, command=command, as_json=as_json)
 

@@ -45,7 +45,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
-    """Check this machine, the settings, the loop and its sources. Exit code 4 if something needs fixing."""
+    """Check that all that is needed is here.
+
+    Looks at this machine, the settings, the loop and its sources. Exit code 4 if something needs fixing.
+    """
     checks = list(_checks(config))
     if as_json:
         terminal.show_json({"checks": [asdict(check) for check in checks], "ok": all(check.ok for check in checks)})

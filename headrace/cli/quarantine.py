@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli import options, terminal
-from headrace.errors import DamagedFile, NotFound
+from headrace.errors import NotFound
 
 if TYPE_CHECKING:
     from headrace.loop import Loop
@@ -72,15 +71,12 @@ def _files(loop: Loop) -> list[dict[str, Any]]:
 
 
 def _events(loop: Loop, file: dict[str, Any]) -> list[dict[str, Any]]:
-    import hashlib
+    from headrace.quarantine import read_quarantine
+    from headrace.shard import Quarantine
 
-    import pyarrow.parquet as pq
-
-    data = loop.store.read(file["path"])
-    if hashlib.sha256(data).hexdigest() != file["sha256"]:
-        raise DamagedFile(f"{file['path']} is damaged", hint="run `headrace log verify --deep`", path=file["path"])
-    rows = pq.read_table(io.BytesIO(data)).to_pylist()
-    return [{name: _text(value) for name, value in row.items()} for row in rows]
+    named = Quarantine(file["path"], file["sha256"], file["rows"], file["reasons"])
+    rows = read_quarantine(loop.store, named).to_pylist()
+    return [{name: _text(value) for name, value in row.items() if value is not None} for row in rows]
 
 
 def _text(value: Any) -> Any:

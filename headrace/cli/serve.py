@@ -21,7 +21,10 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", help="Instead of the settings'; 0 = any free one.")] = None,
     config: options.Config = options.DEFAULT,
 ) -> int:
-    """Answer predictions over gRPC, always from the newest version."""
+    """Answer predictions over gRPC.
+
+    Always from the newest version, which is swapped in without a pause. Loopback only.
+    """
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("serve"), resident.until_stopped(f"headrace serve -c {config}") as stop:

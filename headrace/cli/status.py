@@ -22,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
-    """Where the loop stands: events, shards, versions, freshness, who is running."""
+    """Show where the loop stands.
+
+    Events, shards, versions, freshness, and who is running.
+    """
     settings = options.load(config)
     state = state_of(options.open_loop(settings), root=settings.loop.root, now_us=clock.now_us())
     if as_json:

@@ -27,7 +27,10 @@ def track(
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
-    """Show every version in MLflow: one run a day, versions as steps, snapshots as model versions."""
+    """Show every version in MLflow.
+
+    One run a day, versions as steps, snapshots as model versions with the aliases champion and previous.
+    """
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("track"):

@@ -44,7 +44,10 @@ def train(
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
-    """Learn from shards, once each, and publish versions."""
+    """Learn from new shards and publish versions.
+
+    Every shard is learned once. Exit code 3 if the gate held a candidate.
+    """
     if once and watch:
         raise typer.BadParameter("--once and --watch exclude each other")
     settings = options.load(config)
@@ -77,7 +80,10 @@ def retrain(
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
-    """Ask for a version now: of the resident trainer, or made here where none lives."""
+    """Ask for a new version now.
+
+    The resident trainer (`headrace train --watch`) makes it; where none runs, it is made here.
+    """
     from headrace import requests, status
 
     settings = options.load(config)

@@ -9,22 +9,30 @@ Events that the pipeline would refuse are left out here and counted.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from headrace.cli import sources
 from headrace.cli.freshness.lineage import Truth
+from headrace.clock import SECOND_US
+from headrace.config.features import KEYS, FeatureSettings
+from headrace.config.sections import StreamSettings
 from headrace.errors import LineageError, SettingsError
 from headrace.ids import ids_of
+from headrace.times import UTC_US, parse_time
 
 if TYPE_CHECKING:
     from headrace.config import Settings
+    from headrace.features import Feature
 
 Ints = NDArray[np.int64]
 
@@ -72,6 +80,17 @@ class History:
             return np.zeros(len(keys), np.float32)
         return (inside & (of[hit] == keys) & (at[hit] - times <= self.attribution_us)).astype(np.float32)
 
+    def fingerprint(self) -> str:
+        """Of everything in it: 16 hex digits."""
+        digest = hashlib.sha256()
+        for table in (self.impressions, self.feedback):
+            digest.update(f"{table.num_rows} {table.schema}".encode())
+            for column in table.columns:
+                for chunk in column.chunks:
+                    for buffer in chunk.buffers():
+                        digest.update(buffer or b"")
+        return digest.hexdigest()[:16]
+
     def _feedback_labels(self) -> NDArray[np.float32]:
         if not self.explicit:
             return np.ones(self.feedback.num_rows, np.float32)
@@ -97,49 +116,92 @@ def _ints(table: pa.Table, name: str) -> Ints:
 def read_history(settings: Settings, *, limit: int | None = None) -> History:
     """Reads all events of both streams. `limit`: only the first so many impressions, by event time.
 
-    SettingsError for a source that has no end; LineageError for labels that are all known at the time of their
+    SettingsError where a stream has no usable event; LineageError for labels that are all known at the time of their
     impression, which is what a mistaken `time` of the feedback stream looks like.
     """
-    from pipelines.parse import streams_of
-
     refused: Counter[str] = Counter()
-    tables = {stream.role: _read(settings, stream, refused) for stream in streams_of(settings)}
-    impressions, feedback = tables[IMPRESSION], tables["feedback"]
+    impressions, feedback = (
+        _read(settings, name, refused) for name in (IMPRESSION, settings.feedback_name)
+    )
+    for stream, table in ((IMPRESSION, impressions), (settings.feedback_name, feedback)):
+        if not table.num_rows:
+            raise SettingsError(
+                f"the stream '{stream}' has no usable event ({dict(refused) or 'nothing was read'})",
+                hint="run `headrace config check`: it shows what becomes of the first events",
+                stream=stream,
+            )
     if limit is not None and limit < impressions.num_rows:
         impressions = impressions.slice(0, limit)
         feedback = feedback.filter(pc.is_in(feedback["_id"], value_set=impressions["_id"].combine_chunks()))
-    if not impressions.num_rows or not feedback.num_rows:
-        which = IMPRESSION if not impressions.num_rows else "feedback"
-        raise SettingsError(
-            f"the {which} stream has no usable event ({dict(refused) or 'nothing was read'})",
-            hint="run `headrace config check`: it shows what becomes of the first events",
-        )
     label = settings.label
     history = History(
         impressions,
         feedback,
         dict(refused),
         label.mode == "explicit",
-        int(label.wait_s * 1_000_000),
-        int(label.attribution_s * 1_000_000),
+        int((label.wait_s or 0) * SECOND_US),
+        int(label.attribution_s * SECOND_US),
     )
     _refuse_instant_labels(history)
     return history
 
 
-def _read(settings: Settings, stream: Any, refused: Counter[str]) -> pa.Table:
+def _read(settings: Settings, name: str, refused: Counter[str]) -> pa.Table:
     """All accepted events of one stream, sorted by time."""
-    from pipelines.parse import read_all
-
-    parts = []
-    for parsed in read_all(settings, stream):
-        parts.append(parsed.events)
+    tables = []
+    for parsed in sources.parsed(settings, name):
+        tables += parsed.events
         refused.update(event.reason for event in parsed.refused)
-    if not parts:
+    if not tables:
         return pa.table({"_id": pa.array([], pa.string()), "_ts": pa.array([], pa.int64())})
-    table = pa.concat_tables(parts, promote_options="permissive").drop_columns(["_offset"])
+    table = pa.concat_tables(_alike(tables, settings), promote_options="permissive").drop_columns(["_offset"])
     order = np.argsort(table["_ts"].to_numpy(), kind="stable")
     return table.take(pa.array(order)).combine_chunks()
+
+
+def _alike(tables: Sequence[pa.Table], settings: Settings) -> Iterator[pa.Table]:
+    """The tables with raw times as times, and ids as text where some have them as text and others as numbers."""
+    features = {feature.name: feature for feature in settings.schema().features}
+    mixed = {
+        name
+        for name, feature in features.items()
+        if feature.kind in ("id", "category") and len({table.schema.field(name).type for table in tables if name in table.column_names}) > 1
+    }
+    for table in tables:
+        columns = {name: table[name] for name in table.column_names}
+        for name, column in columns.items():
+            feature = features.get(name)
+            if feature is not None and feature.kind == "time":
+                columns[name] = parse_time(column, feature.time_unit, feature.source_zone).cast(UTC_US)
+            elif name in mixed:
+                columns[name] = column.cast(pa.string())
+        yield pa.table(columns)
+
+
+def replayed(settings: Settings, feeds: Mapping[str, Path], *, root: Path) -> Settings:
+    """The loop's settings, reading the feeds in a root of their own; the same features under the same fingerprint."""
+    streams = {
+        name: StreamSettings(
+            source=str(feeds[IMPRESSION if name == IMPRESSION else "feedback"]),
+            id="_id",
+            time="_ts",
+            time_unit="us",
+            label="_label" if stream.label else None,
+        )
+        for name, stream in settings.streams.items()
+    }
+    features = {feature.name: _renamed(feature) for feature in settings.schema().features}
+    changed = settings.model_copy(update={"streams": streams, "features": features})
+    assert changed.schema().fingerprint == settings.schema().fingerprint
+    return changed.replace("loop", root=str(root)).replace("pipeline", max_bytes_per_tick=1 << 62)
+
+
+def _renamed(feature: Feature) -> FeatureSettings:
+    """The feature, with its raw value in a column of its own name."""
+    if feature.kind == "cross":
+        return FeatureSettings(kind="cross", of=feature.of)
+    told = {key: getattr(feature, key) for key in KEYS[feature.kind] if key not in ("column", "path", "of", "time_unit")}
+    return FeatureSettings(kind=feature.kind, column=feature.name, **told)
 
 
 def _refuse_instant_labels(history: History) -> None:

@@ -1,0 +1,106 @@
+"""`headrace backtest`: the freshness curve of one's own history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli import options, terminal
+from headrace.cli.quiet import native_output
+from headrace.errors import SettingsError
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+
+SCRATCH = Path(".headrace-backtest")
+FORMAT = 1
+"""Of what a scratch folder holds; another one is not resumed."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        "backtest",
+        epilog=terminal.examples(
+            "headrace backtest --example flights --every frozen,7d,1d     about 3 minutes",
+            "headrace backtest --every frozen,1d,1h --warmup 0.6 --plot curve.png",
+            "headrace backtest -c feed.toml --every frozen,1d --limit 100000 --json",
+        ),
+    )(backtest)
+
+
+def backtest(
+    *,
+    every: Annotated[str, typer.Option("--every", help="Refresh intervals to compare.")] = "frozen,1d,1h",
+    warmup: Annotated[float, typer.Option("--warmup", help="Share of the impressions to learn from first.")] = 0.6,
+    limit: Annotated[int | None, typer.Option("--limit", min=10, help="Only the first N impressions.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve over time into this PNG.")] = None,
+    example: Annotated[str, typer.Option("--example", help="A built-in history instead of yours: flights.")] = "",
+    scratch: Annotated[
+        Path | None, typer.Option("--scratch", help="Work in this folder and keep it.", file_okay=False)
+    ] = None,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Measure what fresher models are worth.
+
+    Replays your history as a frozen, a daily and an hourly model would have met it. Events run in event time through the real pipeline, trainer and server; each impression is scored before anything
+    later is known. Interrupted runs go on where they stopped.
+    """
+    from headrace.cli.freshness import report
+    from headrace.cli.freshness.history import read_history
+    from headrace.cli.freshness.periods import parse_every
+
+    intervals = parse_every(every)
+    settings = _example(example) if example else options.load(config)
+    terminal.say("reading the history …")
+    with native_output("backtest"):
+        from headrace.cli.freshness.replay import Replay
+
+        history = read_history(settings, limit=limit)
+        _say_read(len(history.times_us), history.feedback.num_rows, history.refused)
+        folder = (scratch or SCRATCH) / _name(settings, history.fingerprint(), every, warmup)
+        again = f"the same command again goes on from here ({folder})"
+        try:
+            result = Replay(settings, history, intervals, warmup=warmup, scratch=folder).run()
+        except KeyboardInterrupt:
+            terminal.say(f"stopped; {again}")
+            raise
+    if plot is not None:
+        report.plot(result, plot)
+        terminal.say(f"drawn: {plot}")
+    if as_json:
+        terminal.show_json(result.to_json())
+    else:
+        terminal.show(report.as_text(result, reference=example == "flights"))
+        terminal.say(report.words(result, example=bool(example)))
+    if scratch is None:
+        shutil.rmtree(folder)
+    return terminal.Code.OK
+
+
+def _example(name: str) -> Settings:
+    if name != "flights":
+        raise SettingsError(f"there is no example {name!r}", hint="there is one: `--example flights`", example=name)
+    from headrace import flights
+
+    return flights.settings()
+
+
+def _name(settings: Settings, history: str, every: str, warmup: float) -> str:
+    """The folder of a run: all that its result depends on, so that only the same run is resumed."""
+    told = settings.model_dump(mode="json", include={"label", "features", "pipeline", "model", "train", "gate", "serve"})
+    text = json.dumps([FORMAT, told, settings.loop.prior, history, every, warmup], sort_keys=True)
+    return f"{settings.loop.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _say_read(impressions: int, feedback: int, refused: dict[str, int]) -> None:
+    terminal.say(f"read {impressions:,} impressions and {feedback:,} feedback events")
+    if refused:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(refused.items()))
+        terminal.say(f"left out, as the pipeline would: {reasons}; `headrace config check` says more")
