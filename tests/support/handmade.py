@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
@@ -15,8 +15,10 @@ from headrace.log import Entry, Log
 from headrace.published import PublishedTable
 from headrace.record import sha256_of
 from headrace.schema import Schema
-from headrace.store import Store
 from headrace.version import Kept, NamedFile, VersionRecord
+
+if TYPE_CHECKING:
+    from headrace.store import Store
 
 SCHEMA = Schema(
     (
@@ -157,7 +159,9 @@ class Publisher:
             table.apply(delta)
         return table
 
-    def delta(self, rows: Any = (), *, tower: bytes | None = None, numbers: Numbers | None = None, **fields: Any) -> Entry:
+    def delta(
+        self, rows: Any = (), *, tower: bytes | None = None, numbers: Numbers | None = None, **fields: Any
+    ) -> Entry:
         """A delta; `rows`: {table name: {id: values, or None to remove it}}."""
         assert self.record is not None
         version, base = self.next, self.record.version

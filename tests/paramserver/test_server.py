@@ -1,0 +1,349 @@
+"""The server over gRPC: answers, errors, health, ports, swaps under load."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from handmade import PRIOR, SCHEMA, linear_tower
+
+from headrace.errors import Draining, InvalidRequest, NotReady, PortInUse, SettingsError, UnknownModel
+from headrace.ids import id_of
+from headrace.loop import open_loop
+from paramserver.client import Client, Ids
+from paramserver.server import Server, loopback
+from protos import headrace_pb2 as wire
+from protos import headrace_pb2_grpc
+
+NOW_US = 100_000_000
+PLAIN = {"user": "u1", "item": ["i1", "i2"], "tags": ["a"], "price": 3.0}
+
+
+def settings(**serve):
+    return SimpleNamespace(serve=SimpleNamespace(**({"host": "127.0.0.1", "port": 0, "max_candidates": 100} | serve)))
+
+
+@pytest.fixture
+def loop(store):
+    return open_loop(store, "test")
+
+
+@pytest.fixture
+def server(loop):
+    with Server(loop, settings(), now_us=lambda: NOW_US, follow=False) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.address) as client:
+        yield client
+
+
+def logit(scores):
+    return np.log(scores / (1 - scores))
+
+
+def test_version_0_answers_the_prior_and_has_no_age(server, client, publisher):
+    publisher.start()
+    server.replica.poll()
+    prediction = client.predict(PLAIN)
+    assert prediction.scores.tolist() == pytest.approx([PRIOR, PRIOR])
+    assert (prediction.version, prediction.watermark_us, prediction.age_s) == (0, None, None)
+
+
+def test_an_answer_has_version_watermark_and_age(server, client, publisher):
+    publisher.start()
+    publisher.delta({"linear": {id_of("item", "i2"): [2.0]}}, tower=linear_tower(4, 4, 2, weight=0.0, bias=1.0))
+    server.replica.poll()
+    prediction = client.predict(PLAIN)
+    assert logit(prediction.scores) == pytest.approx([1.0, 3.0], abs=1e-5)
+    assert (prediction.version, prediction.watermark_us, prediction.age_s) == (1, 1_000_000, 99.0)
+
+
+def test_ids_hashed_by_the_client_give_the_same_score(server, client, publisher):
+    publisher.start()
+    rows = {id_of("user", "u1"): [0.5], id_of("item", "i2"): [2.0], id_of("tags", "a"): [-1.0]}
+    publisher.delta({"linear": rows})
+    server.replica.poll()
+    hashed = {
+        "user": Ids([id_of("user", "u1")]),
+        "item": Ids([id_of("item", "i1"), id_of("item", "i2")]),
+        "tags": Ids([id_of("tags", "a")]),
+        "price": 3,
+    }
+    by_ids = client.predict(hashed, schema=SCHEMA.fingerprint)
+    assert by_ids.scores.tolist() == client.predict(PLAIN).scores.tolist()
+    assert logit(by_ids.scores) == pytest.approx([-0.5, 1.5], abs=1e-5)
+
+
+def test_lists_for_each_candidate_and_missing_values(server, client, publisher):
+    publisher.start()
+    rows = {id_of("tags", "a"): [1.0], id_of("tags", "b"): [3.0]}
+    publisher.delta({"linear": rows}, tower=linear_tower(4, 4, 2))
+    server.replica.poll()
+    features = {"user": None, "item": ["i", "i", None], "tags": [["a"], ["a", "b"], []], "price": [None, 0.0, 2.0]}
+    assert logit(client.predict(features).scores) == pytest.approx([2.0, 2.0, 2.0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("features", "text", "hint"),
+    [
+        ({"usr": "x"}, "unknown feature 'usr'", "did you mean 'user'?"),
+        ({"price": None, "user": ...}, "missing feature 'user'", "a value that is not known is given as missing"),
+        ({"item": ["a", "b"], "price": [1, 2, 3]}, "feature 'item' has 2 values, but there are 3 candidates", "give 3"),
+        ({"item": ["a"] * 101}, "101 candidates; this server takes at most 100 in one call", "serve.max_candidates"),
+        ({"item": []}, "feature 'item' has no values", "one value for each candidate"),
+        ({"price": "dear"}, "feature 'price'", "number takes numbers"),
+        ({"price": float("inf")}, "feature 'price'", ""),
+        ({"u_x_i": "a"}, "feature 'u_x_i' is a cross and has no raw values", "it is made from user, item"),
+        ({"item": Ids([5])}, "feature 'item' comes as ids, but the request has no schema_fingerprint", "see Status"),
+        ({"price": Ids([5])}, "feature 'price' is a number and has no ids", ""),
+        ({"item": ["a", 1]}, "feature 'item' mixes values of the types int, str", "send one type"),
+    ],
+)
+def test_a_request_that_cannot_be_right_says_why(server, client, publisher, features, text, hint):
+    publisher.start()
+    server.replica.poll()
+    given = {name: value for name, value in (PLAIN | features).items() if value is not ...}
+    schema = SCHEMA.fingerprint if "no ids" in text else ""
+    with pytest.raises(InvalidRequest) as caught:
+        client.predict(given, schema=schema)
+    assert text in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_ids_for_another_schema_are_refused(server, client, publisher):
+    publisher.start()
+    server.replica.poll()
+    with pytest.raises(NotReady, match="made for schema 0123456789abcdef, this version has"):
+        client.predict(PLAIN, schema="0123456789abcdef")
+
+
+def raw_stub(server):
+    return headrace_pb2_grpc.HeadraceServiceStub(grpc.insecure_channel(server.address))
+
+
+def request_of(**features):
+    base = {
+        "user": wire.Values(strings=wire.Strings(values=["u"])),
+        "item": wire.Values(strings=wire.Strings(values=["i"])),
+        "tags": wire.Values(strings=wire.Strings(values=[])),
+        "price": wire.Values(floats=wire.Floats(values=[1.0])),
+    }
+    return wire.PredictRequest(features=base | features)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (wire.PredictRequest(model="other"), grpc.StatusCode.NOT_FOUND, "this server has no model 'other'"),
+        (
+            request_of(tags=wire.Values(strings=wire.Strings(values=["a"]), lengths=[2])),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "the lengths of feature 'tags' add up to 2, but it has 1 values",
+        ),
+        (
+            request_of(user=wire.Values(strings=wire.Strings(values=["a"]), lengths=[1])),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "feature 'user' has lengths, but its kind is id",
+        ),
+        (
+            request_of(user=wire.Values(strings=wire.Strings(values=["a"]), missing=[1])),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "position 1 of feature 'user' is said to be missing, but it has 1 values",
+        ),
+        (request_of(user=wire.Values()), grpc.StatusCode.INVALID_ARGUMENT, "feature 'user' has no values"),
+    ],
+)
+def test_status_codes_and_texts_on_the_wire(server, publisher, request_, code, text):
+    publisher.start()
+    server.replica.poll()
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_stub(server).Predict(request_, timeout=5)
+    assert (caught.value.code(), text in caught.value.details()) == (code, True)
+    assert dict(caught.value.trailing_metadata())["headrace-code"].startswith("serving.")
+
+
+def test_an_id_of_2_to_the_63_is_refused(server, publisher):
+    publisher.start()
+    server.replica.poll()
+    request = request_of(user=wire.Values(ids=wire.Ids(values=[2**63])))
+    request.schema_fingerprint = SCHEMA.fingerprint
+    with pytest.raises(grpc.RpcError, match="an id of 2\\^63 or more"):
+        raw_stub(server).Predict(request, timeout=5)
+
+
+@pytest.mark.parametrize("method", ["Lookup", "Rollback", "Pin"])
+def test_what_comes_later_says_so(server, method):
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(raw_stub(server), method)(getattr(wire, f"{method}Request")(), timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.details().startswith(f"{method} is not implemented in this version of headrace; ")
+
+
+def test_without_a_version_the_server_listens_and_says_what_to_do(server, client):
+    server.replica.poll()
+    with pytest.raises(NotReady, match="the version log is empty") as caught:
+        client.predict(PLAIN)
+    assert "headrace train" in caught.value.hint
+    status = client.status()
+    assert (status.state, status.version) == ("starting", None)
+
+
+def test_status_says_what_is_served_and_what_is_wrong(server, client, publisher, store):
+    publisher.start()
+    publisher.delta({"linear": {1: [1.0]}})
+    server.replica.poll()
+    status = client.status()
+    assert (status.state, status.version, status.rows, status.max_candidates) == ("serving", 1, 1, 100)
+    assert status.schema_fingerprint == SCHEMA.fingerprint
+    assert status.schema == SCHEMA.to_json()
+    publisher.delta({"linear": {1: [2.0]}})
+    store.delete(publisher.record.delta.path)
+    server.replica.poll()
+    status = client.status()
+    assert (status.state, status.version, status.applied_version) == ("stalled", 1, 1)
+    assert "delta" in status.problem
+
+
+def health_of(server) -> str:
+    stub = health_pb2_grpc.HealthStub(grpc.insecure_channel(server.address))
+    answer = stub.Check(health_pb2.HealthCheckRequest(service="headrace.v1.HeadraceService"), timeout=5)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def test_health_is_not_serving_until_a_generation_serves(server, publisher):
+    assert health_of(server) == "NOT_SERVING"
+    publisher.start()
+    server.replica.poll()
+    assert health_of(server) == "SERVING"
+
+
+def test_reflection_lists_the_service(server):
+    stub = reflection_pb2_grpc.ServerReflectionStub(grpc.insecure_channel(server.address))
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    answer = next(iter(stub.ServerReflectionInfo(asked, timeout=5)))
+    assert "headrace.v1.HeadraceService" in [service.name for service in answer.list_services_response.service]
+
+
+def test_watch_tells_every_swap(server, client, publisher):
+    publisher.start()
+    server.replica.poll()
+    versions = client.watch()
+    assert next(versions) == 0
+    publisher.delta({"linear": {1: [1.0]}})
+    server.replica.poll()
+    assert next(versions) == 1
+    versions.close()
+
+
+def test_a_following_server_serves_a_committed_version_within_a_second(loop, publisher):
+    publisher.start()
+    with Server(loop, settings()) as server, Client(server.address) as client:
+        assert server.wait_until_serving(5)
+        client.predict(PLAIN)
+        waits = []
+        for version in range(1, 21):
+            publisher.delta({"linear": {1: [1.0]}})
+            committed = time.monotonic()
+            while client.predict(PLAIN).version < version:
+                assert time.monotonic() - committed < 5
+            waits.append(time.monotonic() - committed)
+    assert max(waits) <= 1.0
+
+
+def test_a_second_server_on_the_port_is_refused(server, loop):
+    second = Server(loop, settings(), port=server.port)
+    with pytest.raises(PortInUse, match=f"port {server.port} of 127.0.0.1 is in use") as caught:
+        second.start()
+    assert "--port" in caught.value.hint
+
+
+def test_a_port_of_another_program_is_refused(loop):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(PortInUse):
+            Server(loop, settings(), port=other.getsockname()[1]).start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.com", ""])
+def test_an_address_that_others_reach_is_refused(loop, host):
+    with pytest.raises(SettingsError, match="is not a loopback address") as caught:
+        Server(loop, settings(host=host))
+    assert "127.0.0.1" in caught.value.hint
+
+
+def test_loopback_addresses_are_taken():
+    assert [loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")]
+
+
+def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher):
+    publisher.start()
+    server = Server(loop, settings()).start()
+    server.wait_until_serving(5)
+    client = Client(server.address, deadline_s=2)
+    answers = []
+    under_way, go_on = threading.Event(), threading.Event()
+    predict = server._servicer._predictor.predict
+
+    def slow(request):
+        under_way.set()
+        go_on.wait(5)
+        return predict(request)
+
+    server._servicer._predictor.predict = slow
+    caller = threading.Thread(target=lambda: answers.append(client.predict(PLAIN)))
+    caller.start()
+    under_way.wait(5)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    time.sleep(0.2)
+    with pytest.raises(Draining):
+        Client(server.address, deadline_s=1).predict(PLAIN)
+    go_on.set()
+    caller.join(5)
+    stopper.join(5)
+    assert answers[0].version == 0
+
+
+def test_an_unreachable_server_is_a_clear_error():
+    with pytest.raises(Draining) as caught:
+        Client("127.0.0.1:1", deadline_s=2).predict(PLAIN)
+    assert "headrace serve" in caught.value.hint
+
+
+def test_wrong_model_in_status(server):
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_stub(server).Status(wire.StatusRequest(model="x"), timeout=5)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert UnknownModel.code == dict(caught.value.trailing_metadata())["headrace-code"]
+
+
+def test_a_server_process_loads_no_heavy_library():
+    code = (
+        "import sys, paramserver.server, paramserver.client\n"
+        "from headrace.scoring import Tower\n"
+        "from handmade import linear_tower\n"
+        "Tower(linear_tower(1, 2, 0))\n"
+        "heavy = {'tensorflow', 'keras', 'apache_beam', 'mlflow', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": "tests/support", "PATH": ""},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
