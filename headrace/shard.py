@@ -1,0 +1,279 @@
+"""The shard record and the shard file: what pipelines hand to training.
+
+Shard record: an entry of kind `shard` in `shards/log`. Body:
+
+    ranges              [{stream, partition, identity, from, to, watermark_us, idle_since_us}]: every known partition,
+                        also one that was not read (from = to). Positions and identities are JSON values that the
+                        source defines; here they are only compared
+    now_us              the `now` of every decision in this tick
+    declared            {"complete_until_us": int, "drain": bool}: what the caller declared about the streams
+    watermark_us        of the loop, after this tick; 0 = nothing is known yet
+    closed_us           windows that end at or before it are closed
+    open_until_us       end of the newest window for which rows were ever emitted
+    shards              [{part, path, sha256, bytes, rows, windows: [{start, rows, positives}], max_emit_us}]
+    pending             what the joiner needs next time: its runs and its state, as it defines them
+    counts              {"<stream>/<partition>": {class: n}} since the loop began. Per partition every event read is in
+                        exactly one class, see SUMS
+    corrections         correction rows since the loop began
+    lost                [{stream, partition, from, to}]: ranges that an operator accepted as lost
+    quarantine          [{path, sha256, rows, reasons: {code: n}}] of this tick
+    requests            {"cursor": {seq, sha256} | null, "outcomes": [...]}
+    schema, code        fingerprint of the features; version of headrace
+    committed_at_us     wall clock at the commit; nothing is decided by it
+
+Shard file: one immutable Parquet file with all rows that one tick emitted for one part, columns
+
+    impression_id string | event_time_us int64 | emit_time_us int64 | window int64 (start, us) | label float32
+    row_kind string (observed, correction) | delay_us int64 or null | sample_rate float32 | then the features: int64 id,
+    list<int64> ids, or float32 number
+
+sorted by (window, emit_time_us, event_time_us, impression_id, row_kind, label), zstd, page checksums, file metadata
+`headrace` = {"format": 1, "schema": fingerprint}. A reader checks the SHA-256 that the record names before it looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.errors import AccountingError, DamagedFile, NewerFormat
+from headrace.window import PartitionClock, window_start_us
+
+if TYPE_CHECKING:
+    from headrace.log import Entry
+    from headrace.store import Store
+
+__all__ = ["COLUMNS", "SUMS", "Quarantine", "Range", "Shard", "ShardRecord", "arrange", "read_shard", "write_shard"]
+
+KIND = "shard"
+FORMAT = 1
+ROW_GROUP = 1 << 17
+
+COLUMNS = pa.schema(
+    [
+        ("impression_id", pa.string()),
+        ("event_time_us", pa.int64()),
+        ("emit_time_us", pa.int64()),
+        ("window", pa.int64()),
+        ("label", pa.float32()),
+        ("row_kind", pa.string()),
+        ("delay_us", pa.int64()),
+        ("sample_rate", pa.float32()),
+    ]
+)
+ORDER = ("window", "emit_time_us", "event_time_us", "impression_id", "row_kind", "label")
+
+SUMS = {  # read = the sum of these; `pending` is a level, the rest are totals
+    "impression": ("emitted", "duplicate", "late", "invalid", "expired", "sampled_out", "pending"),
+    "feedback": ("joined", "superseded", "duplicate", "late", "invalid", "expired", "pending"),
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one tick read of one partition, `[start, end)`, and how far the partition's clock is after it."""
+
+    stream: str
+    partition: str
+    identity: Any
+    start: Any
+    end: Any
+    watermark_us: int = 0
+    idle_since_us: int | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.stream}/{self.partition}"
+
+    @property
+    def clock(self) -> PartitionClock:
+        return PartitionClock(self.watermark_us, self.idle_since_us)
+
+    def to_json(self) -> dict[str, Any]:
+        body = asdict(self)
+        body["from"], body["to"] = body.pop("start"), body.pop("end")
+        return body
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Range:
+        renamed = {"from": "start", "to": "end"}
+        return Range(**{renamed.get(key, key): value for key, value in body.items()})
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard file as a record names it. `windows`: [{start, rows, positives}], rising by start."""
+
+    part: int
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+    windows: tuple[Mapping[str, int], ...]
+    max_emit_us: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "windows": [dict(window) for window in self.windows]}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Shard:
+        return Shard(**{**body, "windows": tuple(body["windows"])})
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A file of refused events as a record names it."""
+
+    path: str
+    sha256: str
+    rows: int
+    reasons: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "sha256": self.sha256, "rows": self.rows, "reasons": dict(self.reasons)}
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One entry of the shard log. See the module's docstring for the fields."""
+
+    seq: int
+    ranges: tuple[Range, ...]
+    now_us: int
+    watermark_us: int
+    closed_us: int
+    open_until_us: int
+    shards: tuple[Shard, ...]
+    pending: tuple[Mapping[str, Any], ...]
+    counts: Mapping[str, Mapping[str, int]]
+    schema: str
+    code: str
+    committed_at_us: int
+    declared: Mapping[str, Any] = field(default_factory=lambda: {"complete_until_us": 0, "drain": False})
+    corrections: int = 0
+    lost: tuple[Mapping[str, Any], ...] = ()
+    quarantine: tuple[Quarantine, ...] = ()
+    requests: Mapping[str, Any] = field(default_factory=lambda: {"cursor": None, "outcomes": []})
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    def to_body(self) -> dict[str, Any]:
+        body = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "seq"}
+        for name in ("ranges", "shards", "quarantine"):
+            body[name] = [item.to_json() for item in body[name]]
+        return {**body, "pending": list(self.pending), "lost": list(self.lost)}
+
+    @staticmethod
+    def from_entry(entry: Entry) -> ShardRecord:
+        body = {name: entry.body[name] for name in ShardRecord.__dataclass_fields__ if name != "seq"}
+        return ShardRecord(
+            seq=entry.seq,
+            **{
+                **body,
+                "ranges": tuple(Range.from_json(item) for item in body["ranges"]),
+                "shards": tuple(Shard.from_json(item) for item in body["shards"]),
+                "quarantine": tuple(Quarantine(**item) for item in body["quarantine"]),
+                "pending": tuple(body["pending"]),
+                "lost": tuple(body["lost"]),
+            },
+        )
+
+    def check(self, previous: ShardRecord | None, roles: Mapping[str, str]) -> None:
+        """Raise AccountingError unless ranges go on where `previous` stopped and the sums of every partition hold.
+
+        `roles`: stream name -> "impression" or "feedback".
+        """
+        before = {part.key: part for part in previous.ranges} if previous else {}
+        missing = before.keys() - {part.key for part in self.ranges}
+        if missing:
+            raise AccountingError(f"record {self.seq} forgets the partitions {sorted(missing)}", seq=self.seq)
+        for part in self.ranges:
+            known = before.get(part.key)
+            if known is not None and known.end != part.start:
+                raise AccountingError(
+                    f"record {self.seq} reads {part.key} from {part.start}, but {known.end} was committed",
+                    hint="this is a defect of headrace: nothing was committed; please report it",
+                    seq=self.seq,
+                )
+            self._check_sum(part, roles[part.stream])
+        if previous and self.watermark_us < previous.watermark_us:
+            raise AccountingError(f"record {self.seq} would move the watermark back", seq=self.seq)
+
+    def _check_sum(self, part: Range, role: str) -> None:
+        count = self.counts.get(part.key, {})
+        classes = sum(count.get(name, 0) for name in SUMS[role])
+        if count.get("read", 0) != classes or min(count.values(), default=0) < 0:
+            raise AccountingError(
+                f"record {self.seq}: {part.key} read {count.get('read', 0)} events, but its classes add up to {classes}",
+                hint="this is a defect of headrace: nothing was committed; please report it",
+                seq=self.seq,
+                counts=dict(count),
+            )
+
+
+def arrange(rows: pa.Table, window_us: int) -> pa.Table:
+    """Example rows of the joiner -> the columns and the order of a shard file."""
+    window = window_start_us(rows.column("event_time_us").to_numpy(), window_us)
+    rows = rows.append_column("window", pa.array(window, pa.int64()))
+    features = [name for name in rows.column_names if name not in COLUMNS.names]
+    return rows.select([*COLUMNS.names, *features]).sort_by([(name, "ascending") for name in ORDER])
+
+
+def write_shard(store: Store, rows: pa.Table, *, path: str, part: int, fingerprint: str) -> Shard:
+    """Write arranged rows as one durable shard file."""
+    meta = json.dumps({"format": FORMAT, "schema": fingerprint}, sort_keys=True)
+    sink = pa.BufferOutputStream()
+    rows = rows.replace_schema_metadata(None)
+    with pq.ParquetWriter(
+        sink, rows.schema, compression="zstd", write_page_checksum=True, store_schema=False
+    ) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata({"headrace": meta})  # kept although the Arrow schema is not stored
+    data = sink.getvalue()
+    store.write(path, memoryview(data))
+    return Shard(
+        part=part,
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=data.size,
+        rows=rows.num_rows,
+        windows=tuple(_windows_of(rows)),
+        max_emit_us=int(rows.column("emit_time_us").to_numpy().max()),
+    )
+
+
+def _windows_of(rows: pa.Table) -> list[dict[str, int]]:
+    starts, first = np.unique(rows.column("window").to_numpy(), return_index=True)
+    positive = (rows.column("label").to_numpy() > 0).astype(np.int64)
+    sizes = np.diff(np.r_[first, rows.num_rows])
+    sums = np.add.reduceat(positive, first)
+    return [
+        {"start": int(start), "rows": int(size), "positives": int(total)}
+        for start, size, total in zip(starts, sizes, sums, strict=True)
+    ]
+
+
+def read_shard(store: Store, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a shard after checking its hash (a default Parquet file returns wrong data for most single bit flips)."""
+    data = store.read(shard.path)
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise DamagedFile(
+            f"{shard.path} does not have the SHA-256 that its record names",
+            hint="restore the file from a copy; `headrace log verify --deep` lists everything that is damaged",
+            path=shard.path,
+            expected=shard.sha256,
+        )
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    meta = json.loads((file.metadata.metadata or {}).get(b"headrace", b"{}"))
+    if meta.get("format") != FORMAT:
+        raise NewerFormat(f"{shard.path} has format {meta.get('format')}, known is {FORMAT}", path=shard.path)
+    return file.read(columns=list(columns) if columns is not None else None)

@@ -1,0 +1,139 @@
+"""Typed columns -> accepted and refused events: the same vectorised checks for every format.
+
+In this order, the first that fails gives the reason: id, time, label, features. Records that `where` or a missing time
+gives to another stream of the same source are passed over, not refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.encode import encode_values, misfits
+from headrace.errors import MissingFeature, WrongType
+from headrace.features import Feature
+from headrace.times import parse_time
+from pipelines.events import RAW_BYTES, Columns, Limits, Parsed, Refused, Stream
+
+__all__ = ["check", "require"]
+
+Raw = Callable[[int], tuple[bytes, int]]
+
+
+def check(stream: Stream, limits: Limits, columns: Columns, file: str, offsets: np.ndarray, raw: Raw) -> Parsed:
+    """Judge every record. `offsets`: int64 [n], where each stands; `raw(i)`: first bytes and length of record i."""
+    mine = columns.mine & ~_nulls(columns.time) if stream.shared else columns.mine
+    times = parse_time(columns.time, stream.time_unit, stream.time_zone)
+    ids = _id_text(stream, columns.id)
+    reasons = _reasons(stream, limits, columns, times, ids)
+    good = mine & (reasons == "")
+    refused = []
+    for row in np.flatnonzero(mine & (reasons != "")).tolist():
+        data, size = raw(row)
+        refused.append(Refused(int(offsets[row]), str(reasons[row]), data[:RAW_BYTES], size))
+    place = pc.binary_join_element_wise(pa.scalar(file), pa.array(offsets).cast(pa.string()), ":")
+    made = {"_id": ids, "_ts": times, "_offset": place, **columns.features}
+    if stream.role == "feedback":
+        made["_label"] = _labels(columns)
+    events = pa.table(made)
+    return Parsed(
+        (events if good.all() else events.filter(pa.array(good)),),
+        tuple(refused),
+        passed=int((~mine).sum()),
+        unseen=frozenset(name for name, column in columns.features.items() if column.null_count == len(column)),
+    )
+
+
+def require(stream: Stream, names: Sequence[str], place: str) -> None:
+    """Raise MissingFeature unless a file with fixed columns has all that the stream needs."""
+    missing = sorted(stream.columns - set(names))
+    if missing:
+        features = [f.name for f in stream.features if f.column in missing]
+        what = f"feature '{features[0]}'" if features else f"stream '{stream.name}'"
+        raise MissingFeature(
+            f"{place} has no column '{missing[0]}', which {what} needs",
+            hint=f"its columns are {', '.join(names) or 'none'}: correct the settings, or give `column` the right name",
+            feature=features[0] if features else "",
+            column=missing[0],
+        )
+
+
+def _reasons(stream: Stream, limits: Limits, columns: Columns, times: pa.Array, ids: pa.Array) -> np.ndarray:
+    """Reason code per record, "" = accepted. Checks run from the last to the first, so that the first one wins."""
+    reasons = np.full(len(times), "", dtype="U20")
+    for feature in stream.features:
+        if feature.path:
+            _feature_reasons(feature, columns.features[feature.name], reasons, nan_is_null=limits.nan_is_null)
+    if stream.label and columns.label is not None:
+        label = _as_float(columns.label)
+        reasons[~((label >= 0) & (label <= 1))] = "label_range"
+        reasons[_nulls(columns.label)] = "missing_label"
+    at = times.fill_null(0).to_numpy(zero_copy_only=False)
+    reasons[at > limits.latest_us] = "future"
+    reasons[at < 0] = "time_range"
+    reasons[_nulls(times)] = "bad_time"
+    reasons[_nulls(columns.time)] = "missing_time"
+    reasons[_nulls(ids)] = "missing_id"
+    return reasons
+
+
+def _feature_reasons(feature: Feature, column: pa.Array, reasons: np.ndarray, *, nan_is_null: bool) -> None:
+    """Mark the records whose value of the feature has no encoding. A type that no value can have is an error at once."""
+    if not nan_is_null and pa.types.is_floating(column.type):
+        reasons[np.asarray(pc.fill_null(pc.is_nan(column), False))] = "infinite"
+    misfit = misfits(feature, column)
+    if misfit is None:
+        return
+    reason, rows = misfit
+    if reason == "wrong_type":
+        encode_values(feature, column)
+    reasons[rows] = reason
+
+
+def _id_text(stream: Stream, column: pa.Array) -> pa.Array:
+    """Event ids as text: strings as they are, integers in decimal; an empty text is no id."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise WrongType(
+            f"the id of stream '{stream.name}' ('{stream.id}') is {kind}; ids of events are strings or integers",
+            hint="choose another column, or write the id as text",
+            column=stream.id,
+        )
+    text = column.cast(pa.string())
+    empty = pc.fill_null(pc.equal(pc.binary_length(text), 0), False)
+    return pc.if_else(empty, None, text) if pc.any(empty).as_py() else text
+
+
+def _labels(columns: Columns) -> pa.Array:
+    if columns.label is None:
+        return pa.nulls(len(columns.id), pa.float32())
+    return pa.array(_as_float(columns.label).astype(np.float32))
+
+
+def _as_float(column: pa.Array) -> np.ndarray:
+    """Numbers or booleans as float64 [n]; null = NaN."""
+    kind = column.type
+    if not (
+        pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    ):
+        raise WrongType(f"a label is {kind} in the events", hint="write it as a number or a boolean", type=str(kind))
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
+
+
+def _nulls(column: pa.Array) -> np.ndarray:
+    if column.null_count == 0:
+        return np.zeros(len(column), bool)
+    return np.asarray(column.is_null()).astype(bool)

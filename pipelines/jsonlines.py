@@ -1,0 +1,335 @@
+"""JSON lines -> typed columns: a whole block by Arrow where that is safe, record by record where it is not.
+
+**Block.** Arrow parses the block with an explicit type for each needed column, taken from its first records. The result
+counts only if Arrow found exactly one object per line, each line starting with `{` and ending with `}` (objects follow
+each other directly only at the top level, so then each line is one object), text is UTF-8, and no column of ids holds
+floats that are infinite, not numbers, or beyond 2^53.
+
+**Record.** A block that fails is halved until few lines are left; these are parsed one by one: needed keys at most once,
+no coercion between types. So one bad record costs a few dozen strict parses, and its neighbours never notice. Where a
+block passes, the records would have passed too, with the same ids and numbers: cuts between ticks change nothing.
+
+(pyarrow 25 crashes on a block that begins with `null`, and reads `{…}null{…}` as three rows: the checks on the lines
+come first, the count comes after.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+
+from headrace.features import Feature
+from pipelines.events import RAW_BYTES, Columns, Limits, Refused, Stream
+from pipelines.lines import LineIndex
+
+__all__ = ["parse_json"]
+
+LEAF = 64
+SAMPLE = 16
+EXACT = float(1 << 53)
+INT64 = 1 << 63
+OPEN, CLOSE = ord("{"), ord("}")
+DEEP = 500
+
+Piece = tuple[Columns, np.ndarray]
+
+
+class Refusal(Exception):
+    """Why one record is refused; `args[0]` is the reason code."""
+
+
+def parse_json(stream: Stream, limits: Limits, index: LineIndex) -> tuple[list[Piece], list[Refused]]:
+    """(typed columns with the line number of each row, refused records)."""
+    lengths = index.ends - index.starts
+    long = lengths > limits.record_bytes
+    refused = [_refused(index, i, "too_long") for i in np.flatnonzero(long).tolist()]
+    plain = ~long & ~_maybe_deep(index, lengths)
+    found = [part for low, high in index.stretches(plain) for part in _parse(stream, index, low, high)]
+    found += [_records(stream, index, i, i + 1) for i in np.flatnonzero(~long & ~plain).tolist()]
+    return [piece for piece, _ in found if piece is not None], refused + [one for _, bad in found for one in bad]
+
+
+def _maybe_deep(index: LineIndex, lengths: np.ndarray) -> np.ndarray:
+    """Records with so many brackets that Arrow, which has no limit, and the strict parser might differ."""
+    deep = lengths > 2 * DEEP
+    for i in np.flatnonzero(deep).tolist():
+        line = index.line(i)
+        deep[i] = line.count(b"{") + line.count(b"[") > DEEP
+    return deep
+
+
+def _parse(stream: Stream, index: LineIndex, low: int, high: int) -> Iterator[tuple[Piece | None, list[Refused]]]:
+    columns = _block(stream, index, low, high)
+    if columns is not None:
+        yield (columns, np.arange(low, high)), []
+    elif high - low <= LEAF:
+        yield _records(stream, index, low, high)
+    else:
+        middle = (low + high) // 2
+        yield from _parse(stream, index, low, middle)
+        yield from _parse(stream, index, middle, high)
+
+
+def _block(stream: Stream, index: LineIndex, low: int, high: int) -> Columns | None:
+    """The columns of lines `[low, high)`, or None if they must be looked at one by one."""
+    if not ((index.raw[index.starts[low:high]] == OPEN) & (index.raw[index.ends[low:high] - 1] == CLOSE)).all():
+        return None
+    types = _types(stream, index, low, high)
+    if types is None:
+        return None
+    data = index.span(low, high)
+    try:
+        table = pj.read_json(
+            pa.BufferReader(pa.py_buffer(data)),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=types, unexpected_field_behavior="ignore"),
+        )
+        if table.num_rows != high - low:
+            return None
+        table.validate(full=True)  # text is UTF-8
+    except pa.ArrowInvalid:
+        return None
+    columns = Columns.of(stream, table)
+    ids = [columns.features[f.name] for f in stream.features if f.kind in ("id", "category", "ids")]
+    return columns if all(_exact(column) for column in ids) else None
+
+
+def _exact(column: pa.Array) -> bool:
+    """False for a column of ids that was read as floats and may have lost digits."""
+    if pa.types.is_list(column.type):
+        column = column.flatten()
+    if not pa.types.is_floating(column.type):
+        return True
+    values = column.drop_null().to_numpy()
+    return bool((np.abs(values) < EXACT).all())
+
+
+def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema | None:
+    """A type for each needed column; None if the first records do not tell."""
+    sample = []
+    for i in range(low, min(high, low + SAMPLE)):
+        try:
+            sample.append(_load(index.line(i)))
+        except Refusal:
+            return None
+    types = {name: _type_of([record.get(name) for record in sample]) for name in stream.columns}
+    for feature in stream.features:
+        if len(feature.path) > 1:
+            types[feature.column] = _struct(stream, feature.column, sample)
+        elif feature.kind in ("number", "bucket") and _only_number(stream, feature.column):
+            types[feature.column] = pa.float64()
+    types[stream.time] = pa.string() if stream.time_unit in (None, "iso") else pa.int64()
+    if None in types.values():
+        return None
+    return pa.schema(sorted(types.items()))
+
+
+def _only_number(stream: Stream, column: str) -> bool:
+    others = {stream.id, stream.time, stream.label, *stream.where}
+    kinds = {feature.kind for feature in stream.features if feature.column == column}
+    return column not in others and kinds <= {"number", "bucket"}
+
+
+def _struct(stream: Stream, column: str, sample: list[dict[str, Any]]) -> pa.DataType | None:
+    """Struct type of a nested column: the fields that features need, to any depth."""
+    paths = [feature.path[1:] for feature in stream.features if feature.column == column]
+    return _fields(paths, [record.get(column) for record in sample])
+
+
+def _fields(paths: list[tuple[str, ...]], values: list[Any]) -> pa.DataType | None:
+    if () in paths:
+        return None if len(paths) > 1 else _type_of(values)
+    found = [value for value in values if isinstance(value, dict)]
+    fields = {}
+    for name in sorted({path[0] for path in paths}):
+        deeper = [path[1:] for path in paths if path[0] == name]
+        kind = _fields(deeper, [value.get(name) for value in found])
+        if kind is None:
+            return None
+        fields[name] = kind
+    return pa.struct(list(fields.items()))
+
+
+def _type_of(values: list[Any]) -> pa.DataType | None:
+    """Arrow type of some JSON values; text when all are null, None when they differ."""
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return pa.string()
+    if kinds == {int, float}:
+        return pa.float64()
+    if len(kinds) > 1:
+        return None
+    kind = kinds.pop()
+    if kind is list:
+        inner = _type_of([item for value in values if value for item in value])
+        return None if inner is None else pa.list_(inner)
+    return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which keys came twice."""
+
+    repeated: frozenset[str] = frozenset()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    made = _Object(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        made.repeated = frozenset(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return made
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) < 20 else float(text)
+
+
+def _load(line: bytes) -> _Object:
+    """One JSON object. Raises Refusal."""
+    try:
+        record = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
+    except RecursionError:
+        raise Refusal("too_deep") from None
+    except ValueError:
+        raise Refusal("malformed") from None
+    if not isinstance(record, _Object):
+        raise Refusal("malformed")
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
+def _records(stream: Stream, index: LineIndex, low: int, high: int) -> tuple[Piece | None, list[Refused]]:
+    """Lines `[low, high)` one by one."""
+    rows: list[dict[str, Any]] = []
+    lines, refused = [], []
+    for i in range(low, high):
+        line = index.line(i)
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row(stream, _load(line)))
+            lines.append(i)
+        except Refusal as refusal:
+            refused.append(_refused(index, i, refusal.args[0]))
+    return ((_columns(stream, rows), np.array(lines, np.int64)) if rows else None), refused
+
+
+def _row(stream: Stream, record: _Object) -> dict[str, Any]:
+    """The needed values of one record, ids as text; empty for a record of another stream. Raises Refusal."""
+    if record.repeated & stream.columns:
+        raise Refusal("duplicate_key")
+    if any(type(record.get(name)) is not type(value) or record[name] != value for name, value in stream.where.items()):
+        return {}
+    if stream.shared and record.get(stream.time) is None:
+        return {}
+    row: dict[str, Any] = {
+        "mine": True,
+        "id": _id(record.get(stream.id)),
+        "time": _time(record.get(stream.time), stream.time_unit),
+        "label": _number(record.get(stream.label), boolean=True) if stream.label else None,
+    }
+    return {**row, **{f"{f.name}:": _value(f, record) for f in stream.features if f.path}}
+
+
+def _value(feature: Feature, record: Mapping[str, Any]) -> Any:
+    value: Any = record
+    for name in feature.path:
+        if value is None:
+            return None
+        if not isinstance(value, _Object):
+            raise Refusal("wrong_type")
+        if name in value.repeated:
+            raise Refusal("duplicate_key")
+        value = value.get(name)
+    if feature.kind in ("number", "bucket"):
+        return _number(value)
+    if feature.kind == "time":
+        return _time(value, feature.time_unit)
+    if feature.kind == "ids":
+        if value is not None and not isinstance(value, list):
+            raise Refusal("wrong_type")
+        return None if value is None else [_text(item) for item in value]
+    return _text(value)
+
+
+def _id(value: Any) -> str | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        raise Refusal("wrong_type")
+    return _text(value)
+
+
+def _number(value: Any, *, boolean: bool = False) -> float | None:
+    if value is None:
+        return None
+    if (isinstance(value, bool) and not boolean) or not isinstance(value, int | float):
+        raise Refusal("wrong_type")
+    return float(value)
+
+
+def _time(value: Any, unit: str | None) -> str | int | None:
+    if value is None:
+        return None
+    if unit in (None, "iso"):
+        if not isinstance(value, str):
+            raise Refusal("time_without_unit" if unit is None and isinstance(value, int | float) else "wrong_type")
+        return _text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refusal("wrong_type")
+    if (isinstance(value, float) and not value.is_integer()) or abs(value) >= INT64:
+        raise Refusal("bad_time")
+    return int(value)
+
+
+def _text(value: Any) -> str | None:
+    """Text of an id: strings as they are, integers and integral floats in decimal, true, false."""
+    if value is None or isinstance(value, str):
+        if value and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Refusal("utf8") from None
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, float):
+        raise Refusal("wrong_type")
+    if not abs(value) < EXACT:
+        raise Refusal("infinite" if value != value or abs(value) == float("inf") else "out_of_range")
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+def _columns(stream: Stream, rows: list[dict[str, Any]]) -> Columns:
+    def column(key: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([row.get(key) for row in rows], kind)
+
+    return Columns(
+        mine=np.array(["mine" in row for row in rows]),
+        id=column("id", pa.string()),
+        time=column("time", pa.string() if stream.time_unit in (None, "iso") else pa.int64()),
+        label=column("label", pa.float64()),
+        features={f.name: column(f"{f.name}:", _feature_type(f)) for f in stream.features if f.path},
+    )
+
+
+def _feature_type(feature: Feature) -> pa.DataType:
+    if feature.kind in ("number", "bucket"):
+        return pa.float64()
+    if feature.kind == "ids":
+        return pa.list_(pa.string())
+    if feature.kind == "time" and feature.time_unit not in (None, "iso"):
+        return pa.int64()
+    return pa.string()
+
+
+def _refused(index: LineIndex, i: int, reason: str) -> Refused:
+    line = index.line(i)
+    return Refused(int(index.offsets[i]), reason, line[:RAW_BYTES], len(line))

@@ -1,0 +1,154 @@
+"""What the driver of a tick tells its workers, and what they report: plain values, the same on every runner.
+
+    Setup       constant for a process: streams, sources, schema, label policy, times
+    ReadOrder   pieces of one partition to read, parse and encode
+    PartOrder   what one part needs for its join: the runs before it, the clocks of all partitions, what is declared
+    Report      what became of a ReadOrder; it travels to every part, so that each computes the same watermark
+    PartResult  what a part wrote; a small file that the driver reads and then deletes
+
+Numbers of partitions are positions in the sorted list of "<stream>/<partition>" of the tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from headrace.schema import Schema
+from headrace.window import Horizon, PartitionClock, advance, drained_us, newest
+from pipelines.events import Stream
+from pipelines.label import LabelPolicy
+from pipelines.sources.base import Source, Span
+
+__all__ = [
+    "PartOrder",
+    "PartResult",
+    "ReadOrder",
+    "Report",
+    "Setup",
+    "Tick",
+    "clocks_after",
+    "watermark_after",
+]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same from tick to tick. Files are written to `write_url`, which differs in a replay only."""
+
+    store_url: str
+    write_url: str
+    streams: Mapping[str, Stream]
+    sources: Mapping[str, Source]
+    schema: Schema
+    policy: LabelPolicy
+    horizon: Horizon
+    parts: int
+    record_bytes: int
+    future_us: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Number, `now` and nonce of one attempt at a tick."""
+
+    seq: int
+    now_us: int
+    nonce: str
+
+    def path(self, kind: str, name: str, ending: str) -> str:
+        """A file name that carries the number it is written for."""
+        return f"shards/{kind}/{self.seq:012d}-{name}-{self.nonce}.{ending}"
+
+
+@dataclass(frozen=True)
+class ReadOrder:
+    """Read these pieces. `number` orders what comes of them, whatever order it arrives in."""
+
+    tick: Tick
+    number: int
+    stream: str
+    partition: str
+    index: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class PartOrder:
+    """Join one part. `clocks`: of every partition before the tick, with the idleness that holds after it."""
+
+    tick: Tick
+    part: int
+    runs: tuple[Mapping[str, Any], ...]
+    partitions: tuple[str, ...]
+    clocks: tuple[PartitionClock, ...]
+    before_us: int
+    complete_until_us: int = 0
+    drain: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> PartOrder:
+        made = {
+            **body,
+            "tick": Tick(**body["tick"]),
+            "runs": tuple(body["runs"]),
+            "partitions": tuple(body["partitions"]),
+            "clocks": tuple(PartitionClock(**clock) for clock in body["clocks"]),
+        }
+        return PartOrder(**made)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one ReadOrder. `unseen`: features without a value in any of its events."""
+
+    number: int
+    index: int
+    accepted: int
+    invalid: int
+    passed: int
+    newest_us: int | None
+    unseen: Sequence[str]
+    quarantine: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What one part made. counts: [[index, class, delta]]; reports: all that it saw, as every other part did."""
+
+    part: int
+    watermark_us: int
+    shard: Mapping[str, Any] | None
+    runs: Sequence[Mapping[str, Any]]
+    counts: Sequence[tuple[int, str, int]]
+    corrections: int
+    quarantine: Mapping[str, Any] | None
+    reports: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+
+def clocks_after(clocks: Sequence[PartitionClock], reports: Sequence[Report], disorder_us: int) -> list[PartitionClock]:
+    """Clocks of all partitions once the reported events are accepted."""
+    after = list(clocks)
+    for report in reports:
+        clock = after[report.index]
+        after[report.index] = PartitionClock(
+            newest(clock.watermark_us, report.newest_us, disorder_us), clock.idle_since_us
+        )
+    return after
+
+
+def watermark_after(order: PartOrder, reports: Sequence[Report], horizon: Horizon) -> int:
+    """The loop's watermark after the tick: a pure function that every part and the driver compute alike."""
+    clocks = clocks_after(order.clocks, reports, horizon.disorder_us)
+    reached = advance(
+        order.before_us,
+        clocks,
+        now_us=order.tick.now_us,
+        idle_us=horizon.idle_us,
+        complete_until_us=order.complete_until_us,
+    )
+    return max(reached, drained_us(clocks, horizon)) if order.drain else reached

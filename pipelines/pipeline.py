@@ -1,0 +1,218 @@
+"""The resident pipeline: plan, run, commit, wait; and the replay of a committed record.
+
+One writer: the shard log is the lock. A pipeline that sees the living heartbeat of another one waits (`run`) or stops
+with `Busy` (`tick`). A commit that was lost to a living writer stops it; one that was lost to a dead writer's last put
+is folded, and the tick is planned again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headrace import clock, failpoints, status
+from headrace.config import Settings
+from headrace.errors import LostRace
+from headrace.log import Entry
+from headrace.loop import Loop
+from headrace.shard import ShardRecord
+from pipelines.orders import Setup, Tick
+from pipelines.plan import Plan, plan_tick
+from pipelines.setup import setup_of
+from pipelines.sources.base import Source
+from pipelines.tick import Weighing, commit, make
+from pipelines.work import run_files, store_at
+
+__all__ = ["Pipeline", "Replay"]
+
+ROLE = "pipeline"
+BEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A record as it was committed, and as it came out again."""
+
+    recorded: ShardRecord
+    replayed: ShardRecord
+
+    @property
+    def same(self) -> bool:
+        """Whether every shard has the same bytes, and everything else that is decided is equal."""
+        one, other = (
+            (
+                [(shard.part, shard.sha256) for shard in record.shards],
+                record.watermark_us,
+                record.closed_us,
+                record.counts,
+                record.ranges,
+            )
+            for record in (self.recorded, self.replayed)
+        )
+        return one == other
+
+
+class Pipeline:
+    """Ticks of one loop. `sources`: other sources than the settings name; `beam_args`: flags after `--`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: Settings,
+        *,
+        sources: Mapping[str, Source] | None = None,
+        beam_args: Sequence[str] = (),
+        now_us: clock.Now = clock.now_us,
+    ) -> None:
+        self._loop = loop
+        self._settings = settings.pipeline
+        self._now_us = now_us
+        self._beam_args = tuple(beam_args)
+        self._setup: Setup = setup_of(loop.store, settings, sources)
+        self._log = loop.shard_log()
+        self._open_run = run_files(self._setup.store_url)
+        self._idle: dict[str, int | None] = {}
+        self._run: Callable[[Sequence[Any]], None] | None = None
+        self._backlog = False
+        self._beaten_s = float("-inf")
+        self._heartbeat: status.Heartbeat | None = None
+
+    def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
+        """What the next tick would do. Asks the sources, changes nothing."""
+        plan = plan_tick(
+            self._setup,
+            self._log.head(),
+            now_us=self._now_us(),
+            max_bytes=self._settings.max_bytes_per_tick,
+            idle=self._idle,
+            open_run=self._open_run,
+            drain=drain,
+            complete_until_us=complete_until_us,
+        )
+        self._idle = {one.key: one.idle_since_us for one in plan.ranges}
+        self._backlog = not plan.complete
+        return plan
+
+    def tick(self, *, drain: bool = False, complete_until_us: int | None = None) -> Entry | None:
+        """Commit one record; None when there is nothing to do.
+
+        `drain`: all streams have ended. `complete_until_us`: all streams are complete up to this event time. Both hold
+        from the tick on that reaches every end; a backlog takes several.
+        """
+        self._claim()
+        plan = self.plan(drain=drain, complete_until_us=complete_until_us or 0)
+        if not plan.due:
+            return None
+        failpoints.hit("pipeline.planned")
+        tick = Tick(plan.seq, plan.now_us, secrets.token_hex(4))
+        weighing = Weighing(self._settings.quarantine_alarm, self._settings.quarantine_stop)
+        record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
+        try:
+            entry = commit(self._log, plan, record, clock.now_us())
+        except LostRace as lost:
+            self._idle = {}
+            other = self._rival()
+            if other is not None:
+                raise status.busy(other) from lost
+            return self.tick(drain=drain, complete_until_us=complete_until_us)
+        self._open_run.keep({meta["path"] for meta in record.pending})
+        for path in results:
+            self._loop.store.delete(path)
+        return entry
+
+    def replay(self, seq: int) -> Replay:
+        """Run a committed record again, with its ranges and its `now`, into a store of its own."""
+        entry = self._log.read(seq)
+        recorded = ShardRecord.from_entry(entry)
+        parent = self._log.read(seq - 1) if seq else None
+        previous = ShardRecord.from_entry(parent) if parent else None
+        clocks = {one.key: one.watermark_us for one in previous.ranges} if previous else {}
+        plan = Plan(
+            parent=parent,
+            previous=previous,
+            now_us=recorded.now_us,
+            ranges=tuple(replace(one, watermark_us=clocks.get(one.key, 0)) for one in recorded.ranges),
+            size=0,
+            complete=True,
+            complete_until_us=recorded.declared["complete_until_us"],
+            drain=recorded.declared["drain"],
+            due=True,
+        )
+        setup = replace(self._setup, write_url=f"memory://replay-{secrets.token_hex(4)}")
+        from pipelines.job import run_of
+
+        tick = Tick(seq, recorded.now_us, secrets.token_hex(4))
+        weighing = Weighing(alarm=1.0, stop=1.0)
+        replayed, _ = make(setup, plan, tick, run_of(setup, ()), store_at(setup.write_url), weighing)
+        return Replay(recorded, replayed)
+
+    def run(
+        self,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        once: bool = False,
+        drain: bool = False,
+        on_record: Callable[[Entry], None] = lambda _: None,
+        on_wait: Callable[[status.Heartbeat], None] = lambda _: None,
+    ) -> None:
+        """Tick until `stop`. `once`: until there is nothing new; `drain`: the same, and the streams have ended.
+
+        While another pipeline lives on this root, it waits (and calls `on_wait`); with `once` or `drain` that is Busy.
+        """
+        told = False
+        while not stop():
+            other = self._rival()
+            if other is not None and not (once or drain):
+                if not told:
+                    on_wait(other)
+                told = True
+                time.sleep(BEAT_S)
+                continue
+            began = time.monotonic()
+            entry = self.tick(drain=drain)
+            if entry is not None:
+                on_record(entry)
+            elif once or drain:
+                break
+            if not (drain or self._backlog):
+                _sleep_until(began + self._settings.tick_s, stop)
+        self.close()
+
+    def close(self) -> None:
+        """Take the heartbeat back, so that a successor need not wait."""
+        if self._heartbeat is not None:
+            status.leave(self._loop.store, self._heartbeat)
+            self._heartbeat = None
+
+    def _claim(self) -> None:
+        """Say that this pipeline runs; Busy while another one does."""
+        if time.monotonic() - self._beaten_s < BEAT_S:
+            return
+        other = self._rival()
+        if other is not None:
+            raise status.busy(other)
+        info = {"tick_s": self._settings.tick_s}
+        self._heartbeat = status.beat(self._loop.store, ROLE, info, clock.now_us(), nonce=self._log.writer)
+        self._beaten_s = time.monotonic()
+
+    def _rival(self) -> status.Heartbeat | None:
+        """Another living pipeline; two of one process race for the log and need no heartbeat."""
+        other = status.rival(self._loop.store, ROLE, clock.now_us(), nonce=self._log.writer)
+        return None if other is not None and (other.host, other.pid) == (socket.gethostname(), os.getpid()) else other
+
+    def _runner(self) -> Callable[[Sequence[Any]], None]:
+        if self._run is None:
+            from pipelines.job import run_of  # brings Beam: seconds that `plan` and a waiting pipeline need not pay
+
+            self._run = run_of(self._setup, self._beam_args)
+        return self._run
+
+
+def _sleep_until(at: float, stop: Callable[[], bool]) -> None:
+    while not stop() and (left := at - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))

@@ -1,0 +1,174 @@
+"""What the next tick would read, and whether it has anything to do. Asks the sources, changes nothing.
+
+A tick is due when a partition has new events, when pending rows fall due because the watermark moves without events
+(idle streams, a declaration), or when that closes a window that has rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headrace.log import Entry
+from headrace.shard import Range, ShardRecord
+from headrace.window import PartitionClock, closed_us, idle_since
+from pipelines.label import LabelPolicy
+from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
+from pipelines.runs import Run, RunMeta
+
+__all__ = ["Plan", "falls_due", "orders_of", "plan_tick"]
+
+SPANS_PER_ORDER = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ranges to read (with the clocks from before), about `size` bytes; `due`: there is something to do.
+
+    `complete`: the ranges reach every end, so that what the caller declares about the streams holds after this tick.
+    """
+
+    parent: Entry | None
+    previous: ShardRecord | None
+    now_us: int
+    ranges: tuple[Range, ...]
+    size: int
+    complete: bool
+    complete_until_us: int
+    drain: bool
+    due: bool
+
+    @property
+    def seq(self) -> int:
+        return 0 if self.parent is None else self.parent.seq + 1
+
+    @property
+    def before_us(self) -> int:
+        return 0 if self.previous is None else self.previous.watermark_us
+
+    def to_json(self) -> dict[str, Any]:
+        ranges = [{"stream": r.stream, "partition": r.partition, "from": r.start, "to": r.end} for r in self.ranges]
+        return {"seq": self.seq, "due": self.due, "bytes": self.size, "complete": self.complete, "ranges": ranges}
+
+
+def plan_tick(
+    setup: Setup,
+    parent: Entry | None,
+    *,
+    now_us: int,
+    max_bytes: int,
+    idle: Mapping[str, int | None],
+    open_run: Callable[[RunMeta], Run],
+    drain: bool = False,
+    complete_until_us: int = 0,
+) -> Plan:
+    """Plan the tick after `parent`. `idle`: since when each partition was seen at its end; the record knows the rest."""
+    previous = None if parent is None else ShardRecord.from_entry(parent)
+    known = {part.key: part for part in previous.ranges} if previous else {}
+    ranges: list[Range] = []
+    size, complete = 0, True
+    for name, source in sorted(setup.sources.items()):
+        for partition in source.partitions():
+            before = known.pop(f"{name}/{partition}", None) or Range(
+                name, partition, None, *[source.first(partition)] * 2
+            )
+            reach = source.reach(
+                partition, before.end, before.identity, max_bytes=max(1, max_bytes - size), drain=drain
+            )
+            if reach is None:
+                ranges.append(replace(before, start=before.end, idle_since_us=None))
+                complete = False
+                continue
+            since = idle.get(before.key, before.idle_since_us)
+            since = idle_since(since, caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us)
+            ranges.append(
+                replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=since)
+            )
+            size, complete = size + reach.size, complete and reach.caught_up
+    ranges += [replace(gone, start=gone.end, idle_since_us=None) for gone in known.values()]
+    plan = Plan(
+        parent=parent,
+        previous=previous,
+        now_us=now_us,
+        ranges=tuple(sorted(ranges, key=lambda one: one.key)),
+        size=size,
+        complete=complete and not known,
+        complete_until_us=complete_until_us if complete else 0,
+        drain=drain and complete,
+        due=size > 0,
+    )
+    return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
+
+
+def orders_of(setup: Setup, plan: Plan, tick: Tick) -> list[ReadOrder | PartOrder]:
+    """The orders of a planned tick; the same plan gives the same orders."""
+    orders: list[ReadOrder | PartOrder] = [*part_orders(setup, plan, tick)]
+    number = 0
+    for index, part in enumerate(plan.ranges):
+        if part.start == part.end:
+            continue
+        spans = setup.sources[part.stream].spans(part.partition, part.start, part.end, part.identity)
+        for at in range(0, len(spans), SPANS_PER_ORDER):
+            some = tuple(spans[at : at + SPANS_PER_ORDER])
+            orders.append(ReadOrder(tick, number, part.stream, part.partition, index, some))
+            number += len(some)
+    return orders
+
+
+def part_orders(setup: Setup, plan: Plan, tick: Tick) -> list[PartOrder]:
+    pending = plan.previous.pending if plan.previous else ()
+    return [
+        PartOrder(
+            tick=tick,
+            part=part,
+            runs=tuple(meta for meta in pending if meta["part"] == part),
+            partitions=tuple(one.key for one in plan.ranges),
+            clocks=tuple(one.clock for one in plan.ranges),
+            before_us=plan.before_us,
+            complete_until_us=plan.complete_until_us,
+            drain=plan.drain,
+        )
+        for part in range(setup.parts)
+    ]
+
+
+def falls_due(
+    runs: Iterable[RunMeta],
+    open_run: Callable[[RunMeta], Run],
+    *,
+    before_us: int,
+    after_us: int,
+    policy: LabelPolicy,
+) -> bool:
+    """Whether the fate of any pending row is decided between two watermarks."""
+    delay = {
+        "impression": policy.life_us if policy.explicit else policy.wait_us,
+        "feedback": 0,
+        "orphan": policy.life_us,
+    }
+    for meta in runs:
+        low, high = before_us - delay[meta.kind], after_us - delay[meta.kind]
+        if meta.max_us >= low and meta.min_us < high and len(open_run(meta).between(low, high)):
+            return True
+    return False
+
+
+def _due(setup: Setup, plan: Plan, open_run: Callable[[RunMeta], Run]) -> bool:
+    """Whether a watermark that moves without new events decides anything."""
+    if plan.previous is None:
+        return False
+    order = part_orders(setup, plan, Tick(plan.seq, plan.now_us, ""))[0]
+    after_us = watermark_after(order, [], setup.horizon)
+    if after_us <= plan.before_us:
+        return False
+    window_us = setup.horizon.window_us
+    closes_us = min(plan.previous.open_until_us, closed_us(after_us, setup.horizon))
+    if closes_us // window_us > plan.previous.closed_us // window_us and closes_us > plan.previous.closed_us:
+        return True
+    runs = [RunMeta.from_json(meta) for meta in plan.previous.pending]
+    return falls_due(runs, open_run, before_us=plan.before_us, after_us=after_us, policy=setup.policy)
+
+
+def clocks_of(ranges: Sequence[Range]) -> list[PartitionClock]:
+    return [one.clock for one in ranges]

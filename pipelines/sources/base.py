@@ -1,0 +1,78 @@
+"""What a source is: partitions with positions, read in bounded, repeatable pieces.
+
+A position is a JSON value that only its source understands; the core compares positions for equality. An identity is a
+JSON value that says what a position lies in (file name, size, hash), so that a replaced source is noticed.
+
+    partitions   may list; must not read events
+    reach        how far a tick may read from a committed position. Checks the identity first and raises SourceVanished,
+                 SourceChanged or SourceTruncated; None = the end is not known at present (an outage, not idleness)
+    spans        cuts a committed or planned range into pieces of one parse each; same range, same pieces, for ever
+    read         one piece; may block, has no side effects, returns the same block every time
+
+A source is picklable: a URL and options. Reading happens in workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+__all__ = ["Block", "Lines", "Reach", "Rows", "Source", "Span"]
+
+SPAN_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far to read: `[committed, position)` holds about `size` bytes; `caught_up`: nothing lies behind it."""
+
+    position: Any
+    identity: Any
+    size: int
+    caught_up: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """One piece of a range: `[start, end)` of `file`, in bytes or rows; the range itself is `[low, high)` there."""
+
+    file: str
+    start: int
+    end: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of text; `start` is the offset of the first byte. `header`: column names of CSV, None for JSON."""
+
+    data: bytes
+    file: str
+    start: int
+    header: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Typed rows; `start` is the number of the first."""
+
+    table: pa.Table
+    file: str
+    start: int
+
+
+Block = Lines | Rows
+
+
+class Source(Protocol):
+    url: str
+
+    def partitions(self) -> Sequence[str]: ...
+    def first(self, partition: str) -> Any: ...
+    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach | None: ...
+    def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]: ...
+    def read(self, span: Span, columns: Collection[str] | None = None) -> Block: ...

@@ -1,0 +1,223 @@
+"""Files and folders of events, on any fsspec URL: JSON lines, CSV, Parquet; growing files and new files in a folder.
+
+One partition, `files`. Position {"file": name, "offset": bytes or rows}, in name order; names are relative to the
+folder. Names or folders that start with `.` or `_` are ignored.
+
+    text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
+    Parquet    exists once its footer verifies; the offset is a row
+    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of the first 4096
+               of a Parquet file), "behind": {name: size}}: the files behind the cursor that still exist. A new, grown or
+               shrunk one stops the partition; a deleted one is fine
+
+Rotation by renaming (app.log -> app.log.1) cannot be told from a replacement and is refused: write each file under its
+final name, rising with time (app-2026-01-31T12.jsonl).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+
+from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
+from pipelines.sources.base import Block, Reach, Span
+from pipelines.sources.lines import LineFiles
+from pipelines.sources.parquet import ParquetFiles
+
+__all__ = ["FileSource", "format_of"]
+
+PARTITION = "files"
+HASH_BYTES = 4096
+FORMATS = {"json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv", "parquet": "parquet", "pq": "parquet"}
+
+
+class FileSource:
+    """A file, or all files of a folder, as one partition. `format`: json, csv, parquet, or "" = from the name."""
+
+    def __init__(self, url: str, format: str = "") -> None:  # noqa: A002  (the word of the settings)
+        self.url = url
+        self.format = format
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileSource, (self.url, self.format)
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+
+    @cached_property
+    def _folder(self) -> bool:
+        fs, path = self._place
+        return self.url.endswith("/") or fs.isdir(path)
+
+    @cached_property
+    def _files(self) -> LineFiles | ParquetFiles:
+        fs, path = self._place
+        kind = self.format or format_of(next(iter(self._sizes()), path) if self._folder else path)
+        return ParquetFiles(fs) if kind == "parquet" else LineFiles(fs, csv=kind == "csv")
+
+    def partitions(self) -> Sequence[str]:
+        return [PARTITION]
+
+    def first(self, partition: str) -> dict[str, Any]:  # noqa: ARG002  (there is one)
+        return {"file": "", "offset": 0}
+
+    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach | None:
+        """How far to read. See the module's docstring for what stops it. `partition`: there is one."""
+        try:
+            sizes = self._sizes()
+            if not sizes:
+                self._check(sizes, committed, identity)
+                return Reach(committed, identity, 0, caught_up=True)
+            self._check(sizes, committed, identity)
+            return self._reach(sizes, committed, identity, max_bytes, drain=drain)
+        except PermissionError as error:
+            raise SourceError(
+                f"{self.url} may not be read: {error}", hint="give this process the right to read it"
+            ) from error
+        except FileNotFoundError as error:
+            raise self._vanished(str(error.filename or self.url)) from error
+        except OSError:
+            return None
+
+    def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]:  # noqa: ARG002
+        behind = identity["behind"] if identity else {}
+        spans: list[Span] = []
+        for name in sorted(name for name in {*behind, end["file"]} if name and start["file"] <= name <= end["file"]):
+            low = start["offset"] if name == start["file"] else 0
+            high = end["offset"] if name == end["file"] else self._files.length(self._path(name), behind[name])
+            spans += self._files.pieces(name, low, high)
+        return spans
+
+    def read(self, span: Span, columns: Collection[str] | None = None) -> Block:
+        try:
+            return self._files.read(self._path(span.file), span, columns)
+        except FileNotFoundError as error:
+            raise self._vanished(span.file) from error
+
+    def _reach(self, sizes: dict[str, int], committed: Any, identity: Any, max_bytes: int, *, drain: bool) -> Reach:
+        known = identity["behind"] if identity else {}
+        behind = {name: size for name, size in known.items() if name in sizes}
+        names = [name for name in sizes if name >= committed["file"]]
+        at, total, caught_up = committed, 0, True
+        for name in names:
+            start = committed["offset"] if name == committed["file"] else 0
+            end = self._files.end(self._path(name), sizes[name], start, final=drain or name != names[-1])
+            if end is None:
+                break
+            cut, size = self._files.cut(self._path(name), start, max(start, end), max_bytes - total)
+            if at["file"] and at["file"] != name:
+                behind[at["file"]] = sizes[at["file"]]
+            at, total = {"file": name, "offset": cut}, total + size
+            if cut < end or (total >= max_bytes and name != names[-1]):
+                caught_up = False
+                break
+        return Reach(at, self._identity(at, sizes, behind), total, caught_up)
+
+    def _identity(self, at: Any, sizes: dict[str, int], behind: dict[str, int]) -> dict[str, Any]:
+        name = at["file"]
+        if not name:
+            return {"file": "", "size": 0, "hash": "", "behind": {}}
+        return {
+            "file": name,
+            "size": sizes[name],
+            "hash": self._hash(name, at["offset"], sizes[name]),
+            "behind": behind,
+        }
+
+    def _check(self, sizes: dict[str, int], committed: Any, identity: Any) -> None:
+        """Raise unless what was committed is still what lies there."""
+        name, offset = committed["file"], committed["offset"]
+        if not identity or not name:
+            return
+        if name not in sizes:
+            raise self._vanished(name)
+        size = sizes[name]
+        whole = isinstance(self._files, ParquetFiles)
+        if size < (identity["size"] if whole else offset):
+            raise SourceTruncated(
+                f"{self._path(name)} has {size} bytes, but {identity['size'] if whole else offset} were read from it",
+                hint="put the file back as it was; write new events under a new name instead of truncating",
+                file=name,
+                committed=offset,
+            )
+        if (whole and size != identity["size"]) or self._hash(name, offset, size) != identity["hash"]:
+            raise SourceChanged(
+                f"{self._path(name)} is another file than the one that was read up to {self._files.unit} {offset}",
+                hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new file"
+                " under its final name, rising with time",
+                file=name,
+                committed=offset,
+            )
+        self._check_behind(sizes, name, identity["behind"])
+
+    def _check_behind(self, sizes: dict[str, int], cursor: str, behind: dict[str, int]) -> None:
+        for name, size in sizes.items():
+            if name >= cursor:
+                return
+            if behind.get(name) != size:
+                what = "grew or shrank" if name in behind else "appeared"
+                raise SourceChanged(
+                    f"{self._path(name)} {what} behind the cursor ({cursor}): its events would never be read",
+                    hint="give new files names that sort after the ones already read, and append only to the last one",
+                    file=name,
+                    cursor=cursor,
+                )
+
+    def _vanished(self, name: str) -> SourceVanished:
+        return SourceVanished(
+            f"{self._path(name) if name not in self.url else self.url} is not there",
+            hint="check `source` in the settings; if the file was moved or rotated by renaming, put it back: files may be"
+            " deleted only once a later file is being read",
+            file=name,
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """Name -> size, in name order."""
+        fs, path = self._place
+        if not self._folder:
+            return {PurePosixPath(path).name: int(fs.size(path))}
+        if not fs.isdir(path):
+            raise FileNotFoundError(2, "no such folder", self.url)
+        found = {
+            str(PurePosixPath(full).relative_to(path)): int(info["size"]) for full, info in _find(fs, path).items()
+        }
+        return {name: found[name] for name in sorted(found) if not _hidden(name)}
+
+    def _path(self, name: str) -> str:
+        _, path = self._place
+        return f"{path.rstrip('/')}/{name}" if self._folder else path
+
+    def _hash(self, name: str, offset: int, size: int) -> str:
+        fs, _ = self._place
+        length = min(HASH_BYTES, self._files.identity_bytes(offset, size))
+        return hashlib.sha256(fs.cat_file(self._path(name), 0, length) if length else b"").hexdigest()
+
+
+def _find(fs: Any, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = fs.find(path, detail=True)
+    return found
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+
+
+def format_of(name: str) -> str:
+    """Format by the ending of a file's name.
+
+    >>> format_of("logs/clicks.ndjson")
+    'json'
+    """
+    ending = PurePosixPath(name).suffix.lstrip(".").lower()
+    if ending not in FORMATS:
+        raise SettingsError(
+            f"the format of {name} cannot be told from its name",
+            hint='set `format` of the stream to "json" (lines), "csv" or "parquet"',
+            name=name,
+        )
+    return FORMATS[ending]

@@ -1,0 +1,89 @@
+"""Text files as lines: where the complete lines end, where to cut them, how to read a piece.
+
+Offsets are bytes. A piece owns the lines that start in it, so any cut of a file into pieces reads every line once.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+from pipelines.sources.base import SPAN_BYTES, Lines, Span
+
+__all__ = ["LineFiles"]
+
+SCAN_BYTES = 64 << 10
+HEADER_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+
+class LineFiles:
+    """JSON lines (`csv=False`) or CSV with one header line per file, on any fsspec file system."""
+
+    unit = "byte"
+
+    def __init__(self, fs: Any, *, csv: bool) -> None:
+        self.fs = fs
+        self.csv = csv
+        self._header = lru_cache(maxsize=256)(self._read_header)
+
+    def end(self, path: str, size: int, start: int, *, final: bool) -> int:
+        """End of what may be read: after the last complete line, or the whole file when nothing more can follow."""
+        return size if final else self._newline_before(path, start, size)
+
+    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]:
+        """(position, bytes): at most `max_bytes` from `start`, cut after a line; at least one line."""
+        if end - start <= max_bytes:
+            return end, end - start
+        at = self._newline_before(path, start, start + max_bytes)
+        if at == start:
+            at = self._newline_after(path, start, end)
+        return at, at - start
+
+    def identity_bytes(self, offset: int, size: int) -> int:
+        return min(offset, size)
+
+    def pieces(self, file: str, low: int, high: int) -> list[Span]:
+        return [Span(file, at, min(at + SPAN_BYTES, high), low, high) for at in range(low, high, SPAN_BYTES)]
+
+    def length(self, path: str, size: int) -> int:  # noqa: ARG002  (rows of a Parquet file need the path)
+        return size
+
+    def read(self, path: str, span: Span, columns: Collection[str] | None) -> Lines:  # noqa: ARG002  (text has no projection)
+        start = span.start if span.start == span.low else self._newline_after(path, span.start - 1, span.high)
+        end = span.high if span.end >= span.high else self._newline_after(path, span.end - 1, span.high)
+        data: bytes = self.fs.cat_file(path, start, end) if end > start else b""
+        if start == 0 and data.startswith(BOM):
+            data, start = data[len(BOM) :], len(BOM)
+        if not self.csv:
+            return Lines(data, span.file, start)
+        if span.low == span.start == 0:
+            first = data.find(b"\n") + 1 or len(data)
+            data, start = data[first:], start + first
+        return Lines(data, span.file, start, self._header(path))
+
+    def _read_header(self, path: str) -> tuple[str, ...]:
+        line = self.fs.cat_file(path, 0, HEADER_BYTES).removeprefix(BOM).split(b"\n", 1)[0]
+        return tuple(next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), []))
+
+    def _newline_before(self, path: str, start: int, end: int) -> int:
+        """Offset after the last newline in `[start, end)`; `start` when there is none."""
+        while end > start:
+            low = max(start, end - SCAN_BYTES)
+            found = self.fs.cat_file(path, low, end).rfind(b"\n")
+            if found >= 0:
+                return int(low + found + 1)
+            end = low
+        return start
+
+    def _newline_after(self, path: str, start: int, end: int) -> int:
+        """Offset after the first newline in `[start, end)`; `end` when there is none."""
+        while start < end:
+            high = min(end, start + SCAN_BYTES)
+            found = self.fs.cat_file(path, start, high).find(b"\n")
+            if found >= 0:
+                return int(start + found + 1)
+            start = high
+        return end

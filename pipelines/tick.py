@@ -1,0 +1,183 @@
+"""One tick: run a plan and commit its record. Nothing is visible before the commit.
+
+1. The plan is made: ranges, clocks, what is declared          pipeline.planned         nothing was read
+2. Workers read, parse and join                                pipeline.read            nothing was written
+3. Each part writes its shard file                             pipeline.shards_written  files that no record names
+4. Each part writes its runs and quarantine, then its result   pipeline.state_written   the same
+5. Results are gathered, invalid events weighed, sums checked  pipeline.before_commit   the same
+6. The record is appended (`headrace.log`); the log is the lock
+7. The record is durable                                       pipeline.committed       the next process reads it as head
+8. Result files are deleted; a process that dies before leaves garbage of a committed number
+
+A process that dies anywhere is followed by one that plans again from the head: the same ranges give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import headrace
+from headrace import failpoints
+from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
+from headrace.log import Entry, Log
+from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
+from headrace.store import Store
+from headrace.window import closed_us
+from pipelines.events import REASONS
+from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
+from pipelines.plan import Plan, orders_of
+from pipelines.work import result_path
+
+__all__ = ["Weighing", "commit", "make"]
+
+ENOUGH = 100  # events before a share of invalid ones says anything
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How many invalid events are too many: a share of a tick."""
+
+    alarm: float
+    stop: float
+
+
+def make(
+    setup: Setup, plan: Plan, tick: Tick, run: Callable[[Sequence[Any]], None], store: Store, weighing: Weighing
+) -> tuple[ShardRecord, list[str]]:
+    """Steps 2 to 5: the record of a plan, not yet committed, and the result files to delete."""
+    orders = orders_of(setup, plan, tick)
+    run(orders)
+    paths = [result_path(order) for order in orders if isinstance(order, PartOrder)]
+    results = [PartResult(**json.loads(store.read(path))) for path in paths]
+    reports = _agreed(results, [order for order in orders if isinstance(order, ReadOrder)])
+    _weigh(plan, reports, weighing)
+    _features_seen(setup, plan, reports)
+    record = _record(setup, plan, results, reports)
+    record.check(plan.previous, {name: stream.role for name, stream in setup.streams.items()})
+    return record, paths
+
+
+def commit(log: Log, plan: Plan, record: ShardRecord, committed_at_us: int) -> Entry:
+    """Steps 6 and 7. LostRace if another writer was first."""
+    failpoints.hit("pipeline.before_commit")
+    entry = log.append(KIND, replace(record, committed_at_us=committed_at_us).to_body(), plan.parent)
+    failpoints.hit("pipeline.committed")
+    return entry
+
+
+def _agreed(results: Sequence[PartResult], reads: Sequence[ReadOrder]) -> list[Report]:
+    """The reports, which all parts must have seen alike."""
+    seen = [sorted(result.reports, key=lambda one: one["number"]) for result in results]
+    marks = {result.watermark_us for result in results}
+    if len(marks) != 1 or any(other != seen[0] for other in seen) or len(seen[0]) != len(reads):
+        raise AccountingError(
+            "the parts of a tick saw different reports",
+            hint="this is a defect of headrace or of the runner: nothing was committed; please report it",
+        )
+    return [Report(**report) for report in seen[0]]
+
+
+def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
+    """Raise TooManyInvalid when a stream's events do not look like what the settings say."""
+    for stream in sorted({one.stream for one in plan.ranges}):
+        mine = [report for report in reports if plan.ranges[report.index].stream == stream]
+        invalid = sum(report.invalid for report in mine)
+        total = invalid + sum(report.accepted for report in mine)
+        known = _accepted_before(plan, stream)
+        if total and (invalid / total > weighing.stop) and (total >= ENOUGH or (not known and invalid == total)):
+            raise _too_many(stream, mine, invalid, total, weighing)
+
+
+def _too_many(stream: str, reports: Sequence[Report], invalid: int, total: int, weighing: Weighing) -> TooManyInvalid:
+    reasons: Counter[str] = Counter()
+    for report in reports:
+        reasons.update((report.quarantine or {}).get("reasons", {}))
+    reason, count = reasons.most_common(1)[0]
+    return TooManyInvalid(
+        f"{invalid} of {total} events of stream '{stream}' were refused; most often ({count}) an event {REASONS[reason]}",
+        hint=f"correct streams.{stream} in the settings or the source; nothing was committed. The limit is"
+        f" pipeline.quarantine_stop = {weighing.stop:g}; the refused events are in"
+        f" {next(report.quarantine['path'] for report in reports if report.quarantine)}",
+        stream=stream,
+        reasons=dict(reasons),
+    )
+
+
+def _accepted_before(plan: Plan, stream: str) -> bool:
+    counts = plan.previous.counts if plan.previous else {}
+    return any(
+        count.get("read", 0) > count.get("invalid", 0)
+        for key, count in counts.items()
+        if key.split("/", 1)[0] == stream
+    )
+
+
+def _features_seen(setup: Setup, plan: Plan, reports: Sequence[Report]) -> None:
+    """Raise MissingFeature for a feature that no event of a telling tick has."""
+    name, stream = next((name, one) for name, one in setup.streams.items() if one.role == "impression")
+    told = [report for report in reports if plan.ranges[report.index].stream == name and report.accepted]
+    accepted = sum(report.accepted for report in told)
+    if not told or (accepted < ENOUGH and _accepted_before(plan, name)):
+        return
+    unseen = sorted(set.intersection(*(set(report.unseen) for report in told)))
+    if unseen:
+        feature = setup.schema[unseen[0]]
+        raise MissingFeature(
+            f"feature '{feature.name}' reads '{feature.place}', but none of {accepted} events of stream '{name}' has it",
+            hint=f'correct features.{feature.name} (column = "…" names the key of the event), or remove the feature;'
+            " nothing was committed",
+            feature=feature.name,
+            column=feature.place,
+            stream=stream.name,
+        )
+
+
+def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Sequence[Report]) -> ShardRecord:
+    watermark_us = results[0].watermark_us
+    clocks = clocks_after([one.clock for one in plan.ranges], reports, setup.horizon.disorder_us)
+    ranges = tuple(
+        replace(one, watermark_us=clock.watermark_us) for one, clock in zip(plan.ranges, clocks, strict=True)
+    )
+    shards = tuple(Shard.from_json(result.shard) for result in results if result.shard)
+    kept = [item for item in (*reports, *results) if item.quarantine]
+    starts = [window["start"] for shard in shards for window in shard.windows]
+    open_until = max(starts) + setup.horizon.window_us if starts else 0
+    previous = plan.previous
+    return ShardRecord(
+        seq=plan.seq,
+        ranges=ranges,
+        now_us=plan.now_us,
+        declared={"complete_until_us": plan.complete_until_us, "drain": plan.drain},
+        watermark_us=watermark_us,
+        closed_us=max(closed_us(watermark_us, setup.horizon), previous.closed_us if previous else 0),
+        open_until_us=max(open_until, previous.open_until_us if previous else 0),
+        shards=shards,
+        pending=tuple(meta for result in results for meta in result.runs),
+        counts=_counts(previous, ranges, results, reports),
+        corrections=sum(result.corrections for result in results) + (previous.corrections if previous else 0),
+        lost=previous.lost if previous else (),
+        quarantine=tuple(Quarantine(**item.quarantine) for item in kept if item.quarantine),
+        requests=previous.requests if previous else {"cursor": None, "outcomes": []},
+        schema=setup.schema.fingerprint,
+        code=headrace.__version__,
+        committed_at_us=0,
+    )
+
+
+def _counts(
+    previous: ShardRecord | None, ranges: Sequence[Range], results: Sequence[PartResult], reports: Sequence[Report]
+) -> dict[str, dict[str, int]]:
+    """Cumulative counts per partition."""
+    counts = {one.key: Counter(previous.counts.get(one.key, {}) if previous else {}) for one in ranges}
+    for report in reports:
+        count = counts[ranges[report.index].key]
+        count["read"] += report.accepted + report.invalid
+        count["invalid"] += report.invalid
+    for result in results:
+        for index, name, delta in result.counts:
+            counts[ranges[index].key][name] += delta
+    return {key: {name: count[name] for name in sorted(count) if count[name]} for key, count in counts.items()}

@@ -1,0 +1,237 @@
+"""What a worker does, without Beam: read one order, join one part. `pipelines.job` wires these two into a pipeline.
+
+`read` yields (part, table) for every part that a piece has events for, and its report to every part. `join` takes all
+tables of one part and writes, in this order, each file durable before the next:
+
+1. everything is read and joined, nothing written               failpoint pipeline.read
+2. the shard file of the part                                    failpoint pipeline.shards_written
+3. its runs and quarantine file                                  failpoint pipeline.state_written
+4. the result file, which the driver reads
+
+A process that dies between them leaves files of a number that no record names. Tables carry their kind in the schema
+metadata `headrace`: {"kind": "impression" | "feedback" | "report" | "order", "number": n}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from headrace import failpoints
+from headrace.quarantine import COLUMNS as QUARANTINE
+from headrace.quarantine import write_quarantine
+from headrace.shard import Quarantine, arrange, write_shard
+from headrace.store import Store, open_store
+from pipelines.events import Limits, Parsed
+from pipelines.join import JoinResult, join_part
+from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, watermark_after
+from pipelines.parse import parse
+from pipelines.runs import RunFiles, RunMeta, event_keys
+
+if TYPE_CHECKING:
+    from pipelines.sources.base import Span
+
+__all__ = ["join", "order_table", "read", "result_path", "run_files", "store_at"]
+
+EVENT_FIELDS = [("_id", pa.string()), ("_ts", pa.int64()), ("_partition", pa.int32()), ("_offset", pa.string())]
+
+
+@lru_cache(maxsize=4)
+def store_at(url: str) -> Store:
+    """One open store per process and URL."""
+    return open_store(url)
+
+
+@lru_cache(maxsize=4)
+def run_files(url: str) -> RunFiles:
+    """The runs that this process has opened."""
+    return RunFiles(store_at(url))
+
+
+def read(setup: Setup, order: ReadOrder, pool: ThreadPoolExecutor) -> Iterator[tuple[int, pa.Table]]:
+    """Read, parse and encode the pieces of an order on the pool; (part, table) in the order of the pieces."""
+    parts = list(pool.map(lambda span: _read_span(setup, order, span), order.spans))
+    parsed = [one for one, _ in parts]
+    for number, (_, tables) in enumerate(parts):
+        for part, table in tables:
+            yield part, _marked(table, setup.streams[order.stream].role, order.number + number)
+    report = _report(setup, order, parsed)
+    for part in range(setup.parts):
+        yield part, _marked(pa.table({"json": [json.dumps(asdict(report))]}), "report", order.number)
+
+
+def join(setup: Setup, part: int, tables: Iterable[pa.Table]) -> str:
+    """Join all tables of one part and write what comes of it; the path of the result file."""
+    order, reports, impressions, feedback = _sorted(setup, tables)
+    watermark_us = watermark_after(order, reports, setup.horizon)
+    result = join_part(
+        [RunMeta.from_json(meta) for meta in order.runs],
+        run_files(setup.store_url),
+        impressions,
+        feedback,
+        before_us=order.before_us,
+        watermark_us=watermark_us,
+        policy=setup.policy,
+    )
+    failpoints.hit("pipeline.read")
+    return _write(setup, order, reports, watermark_us, result)
+
+
+def order_table(order: PartOrder) -> tuple[int, pa.Table]:
+    """A PartOrder as the element that travels to its part."""
+    return order.part, _marked(pa.table({"json": [json.dumps(order.to_json())]}), "order", 0)
+
+
+def result_path(order: PartOrder) -> str:
+    return order.tick.path("state", f"{order.part}-result", "json")
+
+
+def _read_span(setup: Setup, order: ReadOrder, span: Span) -> tuple[Parsed, list[tuple[int, pa.Table]]]:
+    stream = setup.streams[order.stream]
+    limits = Limits(setup.record_bytes, order.tick.now_us + setup.future_us)
+    parsed = parse(stream, limits, setup.sources[order.stream].read(span, stream.columns))
+    tables = [_encoded(setup, order, events) for events in parsed.events]
+    if not tables:
+        return parsed, []
+    table = pa.concat_tables(tables).combine_chunks()
+    return parsed, list(_split(table, setup.parts))
+
+
+def _encoded(setup: Setup, order: ReadOrder, events: pa.Table) -> pa.Table:
+    """Accepted raw events -> _id, _ts, _partition, _offset and encoded features, or _label."""
+    partition = pa.array(np.full(events.num_rows, order.index, np.int32))
+    columns = [events["_id"], events["_ts"], partition, events["_offset"]]
+    head = pa.table(columns, schema=pa.schema(EVENT_FIELDS))
+    if setup.streams[order.stream].role == "feedback":
+        return head.append_column("_label", events["_label"])
+    raw = {name: events[name].combine_chunks() for name in events.column_names if not name.startswith("_")}
+    features = setup.schema.encode_features(raw)
+    return pa.table([*head.columns, *features.columns], schema=pa.schema([*head.schema, *features.schema]))
+
+
+def _split(table: pa.Table, parts: int) -> Iterator[tuple[int, pa.Table]]:
+    """Rows by part, in their order: part = Fingerprint64(event id) mod parts."""
+    if parts == 1:
+        yield 0, table
+        return
+    part = (event_keys(table["_id"]) % np.uint64(parts)).astype(np.int64)
+    order = np.argsort(part, kind="stable")
+    bounds = np.searchsorted(part[order], np.arange(parts + 1))
+    for number in range(parts):
+        if bounds[number] < bounds[number + 1]:
+            yield number, table.take(pa.array(order[bounds[number] : bounds[number + 1]]))
+
+
+def _report(setup: Setup, order: ReadOrder, parsed: Sequence[Parsed]) -> Report:
+    newest = [int(np.max(table["_ts"].to_numpy())) for one in parsed for table in one.events if table.num_rows]
+    told = [one.unseen for one in parsed if one.accepted]
+    unseen = frozenset.intersection(*told) if told else frozenset()
+    refused = _refused_at_parse(setup, order, parsed)
+    return Report(
+        number=order.number,
+        index=order.index,
+        accepted=sum(one.accepted for one in parsed),
+        invalid=sum(len(one.refused) for one in parsed),
+        passed=sum(one.passed for one in parsed),
+        newest_us=max(newest, default=None),
+        unseen=sorted(unseen),
+        quarantine=None if refused is None else refused.to_json(),
+    )
+
+
+def _refused_at_parse(setup: Setup, order: ReadOrder, parsed: Sequence[Parsed]) -> Quarantine | None:
+    rows = [
+        {
+            "stream": order.stream,
+            "partition": order.partition,
+            "offset": f"{span.file}:{one.offset}",
+            "reason": one.reason,
+            "size": one.size,
+            "raw": one.raw,
+        }
+        for span, block in zip(order.spans, parsed, strict=True)
+        for one in block.refused
+    ]
+    if not rows:
+        return None
+    path = order.tick.path("quarantine", f"read{order.number}", "parquet")
+    return write_quarantine(store_at(setup.write_url), pa.Table.from_pylist(rows, schema=QUARANTINE), path)
+
+
+def _sorted(setup: Setup, tables: Iterable[pa.Table]) -> tuple[PartOrder, list[Report], pa.Table, pa.Table]:
+    """Tables of one part by kind, each kind in the order of the pieces that it came from."""
+    by_kind: dict[str, list[tuple[int, pa.Table]]] = {"order": [], "report": [], "impression": [], "feedback": []}
+    for table in tables:
+        mark = json.loads(table.schema.metadata[b"headrace"])
+        by_kind[mark["kind"]].append((mark["number"], table.replace_schema_metadata(None)))
+    ordered = {kind: [table for _, table in sorted(found, key=lambda one: one[0])] for kind, found in by_kind.items()}
+    reports = [Report(**json.loads(table["json"][0].as_py())) for table in ordered["report"]]
+    order = PartOrder.from_json(json.loads(ordered["order"][0]["json"][0].as_py()))
+    fields = pa.schema(EVENT_FIELDS)
+    empty = {
+        "impression": pa.schema([*fields, *setup.schema.arrow()]).empty_table(),
+        "feedback": fields.append(pa.field("_label", pa.float32())).empty_table(),
+    }
+    impressions, feedback = (pa.concat_tables(ordered[kind] or [empty[kind]]).combine_chunks() for kind in empty)
+    return order, reports, impressions, feedback
+
+
+def _write(setup: Setup, order: PartOrder, reports: list[Report], watermark_us: int, result: JoinResult) -> str:
+    store = store_at(setup.write_url)
+    shard = None
+    if result.rows.num_rows:
+        path = order.tick.path("data", str(order.part), "parquet")
+        rows = arrange(result.rows, setup.horizon.window_us)
+        shard = write_shard(store, rows, path=path, part=order.part, fingerprint=setup.schema.fingerprint)
+    failpoints.hit("pipeline.shards_written")
+    runs = [meta.to_json() for meta in result.runs]
+    for number, new in enumerate(result.new_runs):
+        path = order.tick.path("state", f"{order.part}-{new.meta.kind}-{number}", "arrow")
+        data = new.data()
+        store.write(path, memoryview(data))
+        runs.append(new.named(order.part, path, data).to_json())
+    refused = _refused_at_join(store, order, result)
+    failpoints.hit("pipeline.state_written")
+    made = PartResult(
+        part=order.part,
+        watermark_us=watermark_us,
+        shard=None if shard is None else shard.to_json(),
+        runs=runs,
+        counts=[(partition, name, delta) for (_, partition, name), delta in sorted(result.counts.items())],
+        corrections=result.corrections,
+        quarantine=None if refused is None else refused.to_json(),
+        reports=[asdict(report) for report in reports],
+    )
+    path = result_path(order)
+    store.write(path, json.dumps(asdict(made)).encode())
+    return path
+
+
+def _refused_at_join(store: Store, order: PartOrder, result: JoinResult) -> Quarantine | None:
+    rows = result.refused
+    if not rows.num_rows:
+        return None
+    places: list[Any] = [order.partitions[index].split("/", 1) for index in rows["_partition"].to_pylist()]
+    table = pa.table(
+        {
+            "stream": pa.array([stream for stream, _ in places], pa.string()),
+            "partition": pa.array([partition for _, partition in places], pa.string()),
+            "offset": rows["_offset"].cast(pa.string()),
+            "reason": rows["_reason"],
+            "event_time_us": rows["_ts"],
+            "size": pa.nulls(rows.num_rows, pa.int64()),
+            "raw": pa.nulls(rows.num_rows, pa.binary()),
+        }
+    )
+    return write_quarantine(store, table, order.tick.path("quarantine", f"part{order.part}", "parquet"))
+
+
+def _marked(table: pa.Table, kind: str, number: int) -> pa.Table:
+    return table.replace_schema_metadata({"headrace": json.dumps({"kind": kind, "number": number})})
