@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from training.publish import delta_of, learned_rows
 from training.tower import Template, has_tower
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.delta import Delta
     from headrace.published import PublishedTable
     from headrace.shard import ShardRecord
@@ -79,7 +80,7 @@ def learned(
 def encoded(
     state: State, published: PublishedTable, template: Template | None, newest: Examples, like: Encoding
 ) -> Encoded:
-    """Step 3: the delta of what was learned. It is applied to `published`, so that golden scores are of what goes out."""
+    """Step 3: the delta of what was learned; applied to `published`, so that golden scores are of what goes out."""
     design, weights = state.design, state.tower_weights()
     rows = learned_rows(design.tables, state.learner.tables)
     offset = offset_of(design, weights)
@@ -97,7 +98,7 @@ def encoded(
             numbers=state.running.numbers(),
         )
         published.apply(delta)
-        scored = golden(design, published, weights, newest, offset=offset, wanted=like.golden)
+        scored = golden(design, published, state.learner, newest, offset=offset, wanted=like.golden)
     shapes = all(part.rows.shape[1] == part.spec.width for part in rows)
     hit("trainer.encoded")
     return Encoded(delta, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))

@@ -21,16 +21,18 @@ import hashlib
 import io
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.errors import DamagedFile, NewerFormat
-from headrace.store import Store
 from headrace.version import Kept
-from training.recipe import Design
 from training.runtime import fingerprint
-from training.state import State
+
+if TYPE_CHECKING:
+    from headrace.store import Store
+    from training.recipe import Design
+    from training.state import State
 
 FORMAT = 1
 

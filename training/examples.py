@@ -1,13 +1,12 @@
 """Rows of a shard record as the arrays that a training step takes.
 
 The order of training is fixed here, since it is part of the bits: all shards of a record, sorted by emit time (when the
-label was decided), ties in the order of parts and rows. Each feature column is dictionary-encoded once, so that an id is
-looked up once per record and not once per row.
+label was decided), ties in the order of parts and rows. Each feature column is dictionary-encoded once, so that an id
+is looked up once per record and not once per row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.schema import Schema
 
 Floats = npt.NDArray[np.float32]
@@ -58,11 +59,11 @@ def examples_of(shards: Sequence[pa.Table], schema: Schema) -> Examples:
     """
     if not shards:
         return Examples(np.empty(0, np.float32), {}, np.empty((0, len(schema.numbers)), np.float32), pa.table({}))
-    table = pa.concat_tables(shards)
-    table = table.filter(pc.equal(table.column("row_kind"), "observed"))
+    table = pa.concat_tables(shards).combine_chunks()
     emitted = table.column("emit_time_us").to_numpy()
-    if (np.diff(emitted) < 0).any():
-        table = table.take(pa.array(np.argsort(emitted, kind="stable")))
+    observed = pc.equal(table.column("row_kind"), "observed").to_numpy()
+    order = np.argsort(emitted, kind="stable")
+    table = table.take(order[observed[order]])
     columns = {name: _column(table.column(name)) for name in (*schema.sparse, *schema.lists)}
     numbers = [table.column(name).to_numpy(zero_copy_only=False).astype(np.float32) for name in schema.numbers]
     stacked = np.stack(numbers, 1) if numbers else np.empty((table.num_rows, 0), np.float32)

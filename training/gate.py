@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
 SMALL_NORM = 1.0
 """A tower below it has only begun to learn (lr begins with zeros): it is not compared with its own norm."""
 

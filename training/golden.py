@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.delta import Ids, decode_rows
+from headrace.delta import decode_rows
 from headrace.scoring import Inputs, Scorer, TableView, Tower
 from training.gate import Golden
-from training.models import tower
-from training.recipe import EMBEDDING, LINEAR, Design
+from training.recipe import EMBEDDING, LINEAR
 from training.statistics import standardised
 
 if TYPE_CHECKING:
     from headrace.published import PublishedTable
     from training.examples import Column, Examples
+    from training.recipe import Design
+    from training.step import Learner
 
 Floats = npt.NDArray[np.float32]
 Chosen = npt.NDArray[np.int64]
@@ -27,18 +27,18 @@ Chosen = npt.NDArray[np.int64]
 def golden(
     design: Design,
     published: PublishedTable,
-    weights: Mapping[str, Floats],
+    learner: Learner,
     examples: Examples,
     *,
     offset: float,
     wanted: int,
 ) -> Golden:
-    """Scores up to `wanted` rows, evenly spread over `examples`, in both ways. weights: the tower's, by name."""
+    """Scores up to `wanted` rows, evenly spread over `examples`, in both ways."""
     chosen = np.unique(np.linspace(0, len(examples) - 1, wanted).astype(np.int64))
     requests = examples.encoded.take(chosen)
     served = _scorer_for(design, published, examples, chosen, offset).score(Inputs.of(requests))
     with np.errstate(over="ignore", invalid="ignore"):
-        expected = 1 / (1 + np.exp(-reference_logits(design, published, weights, examples, chosen)))
+        expected = 1 / (1 + np.exp(-reference_logits(design, published, learner, examples, chosen)))
         difference = float(np.abs(served - expected).max())
     return Golden(
         n=len(chosen),
@@ -56,13 +56,14 @@ def frozen_scorer(design: Design, published: PublishedTable, offset: float) -> S
 
 
 def reference_logits(
-    design: Design, published: PublishedTable, weights: Mapping[str, Floats], examples: Examples, chosen: Chosen
+    design: Design, published: PublishedTable, learner: Learner, examples: Examples, chosen: Chosen
 ) -> Floats:
     """TensorFlow's logits float32 [n] of the chosen rows, on published rows: shares no code with headrace.scoring."""
     linear = _fields(design, published, LINEAR, examples, chosen).sum((1, 2))
-    embeddings = _fields(design, published, EMBEDDING, examples, chosen) if EMBEDDING in design.fields else None
-    numbers = standardised(examples.numbers[chosen], published.numbers) if design.numbers else None
-    logits: Floats = linear + tower(design.shape, weights, embeddings, numbers).numpy()
+    embeddings = np.empty((len(chosen), 0, design.shape.dim), np.float32)
+    if EMBEDDING in design.fields:
+        embeddings = _fields(design, published, EMBEDDING, examples, chosen)
+    logits: Floats = linear + learner.tower(embeddings, standardised(examples.numbers[chosen], published.numbers))
     return logits
 
 

@@ -13,14 +13,17 @@ DCN-v2: Wang et al., WWW 2021 (arXiv 2008.13535), equations 1 and 2, the low-ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from training.recipe import Architecture
 from training.runtime import tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from training.recipe import Architecture
 
 Floats = npt.NDArray[np.float32]
 LINEAR_PART = ("bias", "numbers")

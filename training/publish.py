@@ -9,15 +9,19 @@ with the last step, so what stays below eps adds up until it goes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.delta import Change, Delta, Ids, Numbers, TableSpec, decode_rows, encode_rows
-from headrace.published import PublishedTable
-from training.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headrace.published import PublishedTable
+    from training.table import Table
 
 Floats = npt.NDArray[np.float32]
 

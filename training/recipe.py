@@ -8,13 +8,14 @@ rate for good. Crosses feed the linear part only: embedded too, they change noth
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.delta import TableSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrace.config import Settings
     from headrace.schema import Schema
 
@@ -136,7 +137,7 @@ def design_of(settings: Settings, schema: Schema) -> Design:
 def recipe_of(settings: Settings) -> Recipe:
     """The recipe of the model kind, with what `[train]` sets in its place."""
     train = settings.train
-    chosen = {
+    chosen: dict[str, Any] = {
         "rate_linear": train.lr_linear,
         "rate_embedding": train.lr_embedding,
         "rate_dense": train.lr_dense,

@@ -12,10 +12,13 @@ fewer than `WARMUP_ROWS` rows, and whenever it has more than that many rows itse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from headrace.shard import ShardRecord
-from training.recipe import Recipe
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.shard import ShardRecord
+    from training.recipe import Recipe
 
 MOST_ROWS = 1 << 20
 WARMUP_ROWS = 1 << 16

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from training.examples import Examples
-from training.recipe import Design
 from training.schedule import batch_rows
 from training.statistics import Running, standardised
 from training.step import Learner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from training.examples import Examples
+    from training.recipe import Design
 
 Floats = npt.NDArray[np.float32]
 

@@ -6,8 +6,8 @@ Per feature, with k values that are not missing in a record and m the rows remem
     mean'     = mean + r d
     variance' = variance + r (variance(record) + (1 - r) d^2 - variance)
 
-which is Chan, Golub, LeVeque's exact merge until MEMORY rows were seen, and forgets exponentially from then on. A record
-is folded in before its rows are learned: that needs no labels, and the first record is standardised by itself.
+which is Chan, Golub, LeVeque's exact merge until MEMORY rows were seen, and forgets exponentially from then on. A
+record is folded in before its rows are learned: that needs no labels, and the first record is standardised by itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One training step: unique -> gather -> expand -> tape on the gathered rows -> segment sum -> sparse apply.
 
-    u, inverse = unique(rows)              rows of the batch, each once: repeated rows would be applied in no fixed order
+    u, inverse = unique(rows)              rows of the batch, each once: repeats would be applied in no fixed order
     x = table[u][inverse]                  the tape watches x, never the table
     g_u = sum of dloss/dx over the places where row u stands
     adagrad(table[u], g_u)
@@ -12,19 +12,22 @@ the update that learned it: progressive validation without a second forward pass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.delta import TableSpec
-from training.examples import Examples
 from training.models import LINEAR_PART, initial_weights, tower
 from training.optimizers import adagrad, sparse_adagrad
 from training.recipe import EMBEDDING, LINEAR, Design, Fields, Recipe
 from training.runtime import tf
 from training.table import INIT_SCALE, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.delta import TableSpec
+    from training.examples import Examples
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -43,8 +46,10 @@ class Learner:
             name: tf.Variable(np.full_like(value, _start(self.recipe, name)), trainable=False)
             for name, value in weights.items()
         }
-        self._learn = tf.function(self._learn_graph, input_signature=self._signature(), autograph=False)
-        self._learn.get_concrete_function()
+        traced = tf.function(self._learn_graph, input_signature=self._signature(), autograph=False)
+        self._learn = traced.get_concrete_function()
+        forward = tf.function(self._tower_graph, input_signature=self._tower_signature(), autograph=False)
+        self._tower = forward.get_concrete_function()
 
     def learn(self, examples: Examples, numbers: Floats, batch: int) -> Floats:
         """Learns each row once, in order, `batch` rows a step. Returns logits float32 [n] from before each update.
@@ -59,23 +64,40 @@ class Learner:
                 [(rows[feature], examples.columns[feature].offsets) for feature in fields.lists], len(examples)
             )
             listed.append(flat)
-        logits: Floats = self._learn(singles, listed, offsets, numbers, examples.labels, np.int32(batch)).numpy()
+        arrays = (*singles, *listed, offsets, numbers, examples.labels, np.int32(batch))
+        logits: Floats = self._learn(*map(tf.constant, arrays)).numpy()
         return logits
 
-    def _signature(self) -> list[Any]:
-        ints = [tf.TensorSpec([None, len(fields.single)], tf.int32) for fields in self.fields.values()]
-        lists = [tf.TensorSpec([None], tf.int32) for _ in self.fields]
+    def tower(self, embeddings: Floats, numbers: Floats) -> Floats:
+        """The tower as it is now: embeddings float32 [n, F, d], numbers float32 [n, 2k] -> float32 [n] (or [1])."""
+        logits: Floats = self._tower(tf.constant(embeddings), tf.constant(numbers)).numpy()
+        return logits
+
+    def _tower_graph(self, embeddings: Any, numbers: Any) -> Any:
+        return tower(self.shape, self.weights, embeddings, numbers)
+
+    def _tower_signature(self) -> list[Any]:
         return [
-            ints,
-            lists,
+            tf.TensorSpec([None, self.shape.fields, self.shape.dim], tf.float32),
+            tf.TensorSpec([None, 2 * self.shape.numbers], tf.float32),
+        ]
+
+    def _signature(self) -> list[Any]:
+        singles = [tf.TensorSpec([None, len(fields.single)], tf.int32) for fields in self.fields.values()]
+        return [
+            *singles,
+            *(tf.TensorSpec([None], tf.int32) for _ in self.fields),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None, 2 * self.shape.numbers], tf.float32),
             tf.TensorSpec([None], tf.float32),
             tf.TensorSpec([], tf.int32),
         ]
 
-    def _learn_graph(self, singles: Any, listed: Any, offsets: Any, numbers: Any, labels: Any, batch: Any) -> Any:
-        """The loop over mini-batches; argument shapes as in `_signature`."""
+    def _learn_graph(self, *arrays: Any) -> Any:
+        """The loop over mini-batches. arrays: per table its single rows, per table its list rows, then the rest."""
+        tables = len(self.fields)
+        singles, listed = arrays[:tables], arrays[tables : 2 * tables]
+        offsets, numbers, labels, batch = arrays[2 * tables :]
         rows = tf.shape(labels)[0]
         lists = len(self.fields[LINEAR].lists)
 

@@ -139,7 +139,8 @@ def init_rows(ids: Ids, width: int, seed: int, scale: float = INIT_SCALE) -> Flo
     parts = sum((bits >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
     centred = np.asarray(parts).astype(np.int64) - 2 * 0xFFFF
     deviation = ((65536.0**2 - 1) / 3) ** 0.5
-    return (centred * (scale / deviation)).astype(np.float32)
+    rows: Floats = (centred * (scale / deviation)).astype(np.float32)
+    return rows
 
 
 def _splitmix(value: Any) -> Any:

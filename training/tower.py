@@ -12,9 +12,8 @@ with neither (lr without numbers) has no tower: its bias is the offset of the ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,12 @@ import numpy.typing as npt
 from headrace import scoring
 from headrace.errors import TowerRefused
 from training.models import tower
-from training.recipe import Architecture
 from training.runtime import tf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from training.recipe import Architecture
 
 Floats = npt.NDArray[np.float32]
 

@@ -22,9 +22,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock, status
 from headrace.clock import SECOND_US
@@ -45,11 +44,15 @@ from training.tower import has_tower, template_of
 from training.waiting import Waiting, examples_at, examples_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from headrace.config import Settings
     from headrace.log import Entry
     from headrace.loop import Loop
+    from headrace.published import PublishedTable
     from headrace.scoring import Scorer
     from headrace.shard import ShardRecord
+    from training.state import State
 
 ROLE = "trainer"
 FOLDER = "models/default"
@@ -59,6 +62,15 @@ log = logging.getLogger("headrace.training")
 
 class Trainer:
     """Recovers from the log of `loop` (or begins a lineage in it), then makes one version per `step`."""
+
+    _head: Entry
+    _record: VersionRecord
+    _state: State
+    _published: PublishedTable
+    _waiting: Waiting
+    _reference: Scorer | None
+    _norm: float | None
+    _checkpointed_us: int | None
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
         self._store, self._settings, self._now_us = loop.store, settings, now_us
@@ -182,7 +194,7 @@ class Trainer:
 
     def _next(self, kind: str, request: Entry | None, outcome: str) -> VersionRecord:
         """The next record as far as it repeats the head's."""
-        requests = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
+        requests: dict[str, Any] = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
         if request is not None:
             answered = {"seq": request.seq, "outcome": outcome}
             requests = {"cursor": request.cursor().to_json(), "outcomes": [answered]}
@@ -264,7 +276,7 @@ class Trainer:
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
         )
         self._published = published_at(self._store, self._design, head.seq, self._version)
-        self._reference: Scorer | None = None
+        self._reference = None
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
         self._waiting = Waiting(self._shards, self._record.cursor)
