@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +26,11 @@ from headrace.cli import (
 )
 from headrace.errors import HeadraceError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UsageError: type[Exception]
+_ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
@@ -54,7 +58,7 @@ def build() -> typer.Typer:
     return app
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer passes the value of the option
+def _show_version(wanted: bool) -> None:
     if wanted:
         terminal.show(f"headrace {__version__}")
         raise typer.Exit

@@ -57,19 +57,19 @@ def backtest(
     from headrace.cli.freshness.periods import parse_every
 
     intervals = parse_every(every)
-    settings = _example(example) if example else options.load(config)
+    folder = scratch or SCRATCH
     terminal.say("reading the history …")
+    settings = _example(example, folder) if example else options.load(config)
     with native_output("backtest"):
         from headrace.cli.freshness.replay import Replay
 
         history = read_history(settings, limit=limit)
         _say_read(len(history.times_us), history.feedback.num_rows, history.refused)
-        folder = (scratch or SCRATCH) / _name(settings, history.fingerprint(), every, warmup)
-        again = f"the same command again goes on from here ({folder})"
+        run = folder / _name(settings, history.fingerprint(), every, warmup)
         try:
-            result = Replay(settings, history, intervals, warmup=warmup, scratch=folder).run()
+            result = Replay(settings, history, intervals, warmup=warmup, scratch=run).run()
         except KeyboardInterrupt:
-            terminal.say(f"stopped; {again}")
+            terminal.say(f"stopped; the same command goes on from here (kept in {run})")
             raise
     if plot is not None:
         report.plot(result, plot)
@@ -80,21 +80,28 @@ def backtest(
         terminal.show(report.as_text(result, reference=example == "flights"))
         terminal.say(report.words(result, example=bool(example)))
     if scratch is None:
-        shutil.rmtree(folder)
+        shutil.rmtree(run)
     return terminal.Code.OK
 
 
-def _example(name: str) -> Settings:
+def _example(name: str, folder: Path) -> Settings:
+    """The settings of a built-in example, reading its events from a file in `folder`."""
     if name != "flights":
         raise SettingsError(f"there is no example {name!r}", hint="there is one: `--example flights`", example=name)
+    import pyarrow.parquet as pq
+
     from headrace import flights
 
-    return flights.settings()
+    events = folder / "flights.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(flights.flights_events(), events)
+    return flights.settings().with_source(str(events))
 
 
 def _name(settings: Settings, history: str, every: str, warmup: float) -> str:
     """The folder of a run: all that its result depends on, so that only the same run is resumed."""
-    told = settings.model_dump(mode="json", include={"label", "features", "pipeline", "model", "train", "gate", "serve"})
+    sections = {"label", "features", "pipeline", "model", "train", "gate", "serve"}
+    told = settings.model_dump(mode="json", include=sections)
     text = json.dumps([FORMAT, told, settings.loop.prior, history, every, warmup], sort_keys=True)
     return f"{settings.loop.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

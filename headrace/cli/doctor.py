@@ -10,19 +10,20 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import typer
 
 from headrace import clock
 from headrace.cli import options, terminal
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import typer
+
     from headrace.config import Settings
 
 FREE_BYTES = 2_000_000_000
@@ -141,7 +142,7 @@ def within(version: str, bounds: str) -> bool:
 
 
 def _parts(version: str) -> tuple[int, ...]:
-    found = [int(part) for part in re.findall(r"\d+", version.split("+")[0])][:3]
+    found = [int(part) for part in re.findall(r"\d+", version.split("+", maxsplit=1)[0])][:3]
     return tuple(found + [0] * (3 - len(found)))
 
 
@@ -192,9 +193,11 @@ def _loop(settings: Settings) -> Iterator[Check]:
         return
     found = ", ".join(f"{name} record {head.seq}" if head else f"no {name} yet" for name, head in heads.items())
     yield Check("logs", True, found)
-    made_us = max((head.body.get("committed_at_us") or head.body["created_at_us"] for head in heads.values() if head), default=0)
-    if made_us > clock.now_us() + _AHEAD_US:
-        yield Check("clock", False, f"the newest record is from {clock.iso(made_us)}: ahead of this clock", "set the clock (NTP)")
+    times = [head.body.get("committed_at_us") or head.body["created_at_us"] for head in heads.values() if head]
+    newest_us = max(times, default=0)
+    if newest_us > clock.now_us() + _AHEAD_US:
+        found = f"the newest record is from {clock.iso(newest_us)}: ahead of this clock"
+        yield Check("clock", False, found, "set the clock (NTP)")
 
 
 def _port(host: str, port: int) -> Check:
@@ -213,4 +216,5 @@ def _mlflow(uri: str) -> Check:
         return Check("mlflow", True, f"{uri}: reached when `headrace track` starts")
     folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
     ok = folder.is_dir() and os.access(folder, os.W_OK)
-    return Check("mlflow", ok, uri, "" if ok else f"make {folder} a folder that can be written, or change `uri` in [track]")
+    fix = "" if ok else f"make {folder} a folder that can be written, or change `uri` in [track]"
+    return Check("mlflow", ok, uri, fix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from headrace.cli import options, terminal
 from headrace.errors import DamagedFile, HeadraceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from headrace.log import Entry, Log
     from headrace.loop import Loop
     from headrace.store.base import Store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from headrace.cli import options, resident, terminal
 from headrace.cli.quiet import native_output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from headrace.log import Entry
 
 NAME = "pipeline"
@@ -41,7 +41,7 @@ def run(
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("pipeline"):
-        from pipelines.job import Pipeline
+        from pipelines.pipeline import Pipeline
 
         pipeline = Pipeline(loop, settings, beam_args=flags)
         _say_runner(flags)
@@ -58,7 +58,7 @@ def plan(*, as_json: options.Json = False, config: options.Config = options.DEFA
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("pipeline"):
-        from pipelines.job import Pipeline
+        from pipelines.pipeline import Pipeline
 
         planned = Pipeline(loop, settings).plan()
     if as_json:
@@ -79,7 +79,7 @@ def replay(
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("pipeline"):
-        from pipelines.job import Pipeline
+        from pipelines.pipeline import Pipeline
 
         found: dict[str, Any] = Pipeline(loop, settings).replay(seq)
     if as_json:

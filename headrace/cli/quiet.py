@@ -13,9 +13,12 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",

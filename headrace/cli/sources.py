@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import SourceError
+from headrace.store import open_store
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from headrace.config import Settings
     from pipelines.events import Parsed
 
@@ -22,3 +25,55 @@ def places(settings: Settings) -> dict[str, Path | None]:
         source = stream.source.removeprefix("file://")
         found[name] = Path(source) if "://" not in source else None
     return found
+
+
+def parsed(settings: Settings, name: str, *, rows: int | None = None) -> Iterator[Parsed]:
+    """What the pipeline makes of a stream's events, block by block; `rows`: stop after about so many."""
+    from pipelines.events import Limits
+    from pipelines.parse import parse
+    from pipelines.setup import setup_of
+
+    setup = setup_of(open_store("memory://look"), settings)
+    stream, source = setup.streams[name], setup.sources[name]
+    limits = Limits(settings.pipeline.record_bytes, NOW_UNKNOWN_US)
+    read = 0
+    for partition in source.partitions():
+        start = source.first(partition)
+        reach = source.reach(partition, start, None, max_bytes=1 << 62, drain=True)
+        if reach is None:
+            raise SourceError(f"{source.url} cannot be read at present", hint="is its store reachable?", stream=name)
+        for span in source.spans(partition, start, reach.position, reach.identity):
+            if rows is not None and read >= rows:
+                return
+            found = parse(stream, limits, source.read(span, stream.columns))
+            read += found.accepted + len(found.refused)
+            yield found
+
+
+def try_stream(settings: Settings, name: str, rows: int) -> dict[str, Any]:
+    """What became of a stream's first events: `{"read", "accepted", "refused": {reason: n}, "encoded", "summary"}`."""
+    from pipelines.events import REASONS
+
+    refused: Counter[str] = Counter()
+    accepted, positives = 0, 0.0
+    schema = settings.schema()
+    for found in parsed(settings, name, rows=rows):
+        refused.update(event.reason for event in found.refused)
+        accepted += found.accepted
+        for events in found.events:
+            if "_label" in events.column_names:
+                positives += float(sum(label or 0 for label in events["_label"].to_pylist()))
+            else:
+                raw = {f.name: events[f.name].combine_chunks() for f in schema.features if f.kind != "cross"}
+                schema.encode_features(raw)
+    summary = f"{accepted + sum(refused.values()):,} events tried, {accepted:,} good"
+    if settings.streams[name].label and accepted:
+        summary += f", mean label {positives / accepted:.3f}"
+    for reason, count in refused.most_common():
+        summary += f"\n  refused {count:,}: {reason}, which {REASONS[reason]}"
+    return {
+        "read": accepted + sum(refused.values()),
+        "accepted": accepted,
+        "refused": dict(refused),
+        "summary": summary,
+    }

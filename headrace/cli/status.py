@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
 
 from headrace import clock
 from headrace.cli import options, terminal
 
 if TYPE_CHECKING:
+    import typer
     from headrace.log import Entry
     from headrace.loop import Loop
 
@@ -115,14 +115,21 @@ def _text(state: dict[str, Any]) -> str:
     if versions is None:
         lines.append(("versions", "none yet: `headrace train` learns from shards"))
     else:
-        lines.append(("versions", f"{versions['head']} ({versions['kind']}), events up to {_time(versions['watermark_us'])}"))
+        lines.append(
+            ("versions", f"{versions['head']} ({versions['kind']}), events up to {_time(versions['watermark_us'])}")
+        )
     if state["untrained"]:
         lines.append(("waiting", f"{state['untrained']} shard records not trained yet: `headrace train`"))
     if state["freshness_s"] is not None:
         lines.append(("freshness", f"{state['freshness_s']:,.1f} s since the newest event learned"))
     for process in state["processes"]:
         word = "running" if process["living"] else "gone"
-        lines.append((process["role"], f"{word}  {process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"))
+        lines.append(
+            (
+                process["role"],
+                f"{word}  {process['host']} process {process['pid']}, last sign {_time(process['at_us'])}",
+            )
+        )
     if not state["processes"]:
         lines.append(("running", "nothing"))
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)

@@ -17,9 +17,11 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from headrace.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.errors import HeadraceError
 
 
 class Code(IntEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,17 +135,8 @@ def _train_here(loop: Loop, settings: Settings, request: Entry) -> Entry:
 
 def _summary(entry: Entry) -> dict[str, Any]:
     body = entry.body
-    return terminal.clean(
-        {
-            "version": entry.seq,
-            "kind": entry.kind,
-            "watermark_us": body["watermark_us"],
-            "trained": body["trained"],
-            "held": body["held"],
-            "evaluation": body["evaluation"],
-            "gate": body["gate"],
-        }
-    )
+    names = ("watermark_us", "trained", "held", "evaluation", "gate")
+    return {"version": entry.seq, "kind": entry.kind, **{name: body[name] for name in names}}
 
 
 def _line(entry: Entry) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import pytest
 
-from headrace.log import Entry
 from headrace.loop import Loop, open_loop
 from headrace.store import open_store
 from headrace.version import Kept, NamedFile, VersionRecord
@@ -17,6 +14,10 @@ from headrace.version import Kept, NamedFile, VersionRecord
 pytest.importorskip("mlflow")
 
 from training.tracking import CURSOR, VERSION, Tracker, open_client
+
+if TYPE_CHECKING:
+    from headrace.log import Entry
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"

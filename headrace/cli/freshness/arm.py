@@ -2,10 +2,9 @@
 
 Per period, in this order:
 
-    1. score the impressions of the period with the version that is served      a death before the scores are whole:
-                                                                                 they are cut off and made again
+    1. score the impressions of the period with the version that is served   dies: torn scores are cut off, made again
     2. (the replay lets the period's events and labels come, and ticks)
-    3. learn everything that came: train, publish, swap                          a death: the trainer recovers from its log
+    3. learn everything that came: train, publish, swap                       dies: the trainer recovers from its log
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from headrace.cli.freshness.lineage import Lineage
-from headrace.cli.freshness.periods import Interval
-from headrace.cli.freshness.scores import Scores
 from headrace.errors import GateRefused, HeadraceError
 from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headrace.cli.freshness.lineage import Lineage
+    from headrace.cli.freshness.periods import Interval
+    from headrace.cli.freshness.scores import Scores
     from headrace.config import Settings
     from headrace.loop import Loop
     from headrace.schema import Schema
@@ -35,8 +35,9 @@ Timed = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Requests:
-    """The impressions to score. columns: what a client sends, {feature: ids int64 [n], raw numbers float64 [n], or lists
-    of ids}; hashed once for all arms."""
+    """The impressions to score. columns: what a client sends, hashed once for all arms: {feature: ids int64 [n], raw
+    numbers float64 [n], or lists of ids}.
+    """
 
     times_us: NDArray[np.int64]
     event_ids: pa.ChunkedArray

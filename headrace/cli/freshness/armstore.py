@@ -1,15 +1,18 @@
 """One shard log, several arms: each arm sees the same shards and a `models/` folder of its own.
 
-    shards/…, events/…, loop.json     the scratch root's own, shared
-    models/…                          arms/<arm>/models/…
-    status/…, requests/…              arms/<arm>/…
+shards/…, events/…, loop.json     the scratch root's own, shared
+models/…                          arms/<arm>/models/…
+status/…, requests/…              arms/<arm>/…
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headrace.store import Store
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.store import Store
 
 _OWN = ("models", "status", "requests")
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +29,9 @@ from headrace.ids import ids_of
 from headrace.times import UTC_US, parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
     from headrace.config import Settings
     from headrace.features import Feature
 
@@ -78,7 +79,8 @@ class History:
         hit = np.minimum(ranks, max(len(of) - 1, 0))
         if not len(of):
             return np.zeros(len(keys), np.float32)
-        return (inside & (of[hit] == keys) & (at[hit] - times <= self.attribution_us)).astype(np.float32)
+        positive = inside & (of[hit] == keys) & (at[hit] - times <= self.attribution_us)
+        return np.asarray(positive, np.float32)
 
     def fingerprint(self) -> str:
         """Of everything in it: 16 hex digits."""
@@ -120,9 +122,7 @@ def read_history(settings: Settings, *, limit: int | None = None) -> History:
     impression, which is what a mistaken `time` of the feedback stream looks like.
     """
     refused: Counter[str] = Counter()
-    impressions, feedback = (
-        _read(settings, name, refused) for name in (IMPRESSION, settings.feedback_name)
-    )
+    impressions, feedback = (_read(settings, name, refused) for name in (IMPRESSION, settings.feedback_name))
     for stream, table in ((IMPRESSION, impressions), (settings.feedback_name, feedback)):
         if not table.num_rows:
             raise SettingsError(
@@ -148,7 +148,7 @@ def read_history(settings: Settings, *, limit: int | None = None) -> History:
 
 def _read(settings: Settings, name: str, refused: Counter[str]) -> pa.Table:
     """All accepted events of one stream, sorted by time."""
-    tables = []
+    tables: list[pa.Table] = []
     for parsed in sources.parsed(settings, name):
         tables += parsed.events
         refused.update(event.reason for event in parsed.refused)
@@ -162,11 +162,8 @@ def _read(settings: Settings, name: str, refused: Counter[str]) -> pa.Table:
 def _alike(tables: Sequence[pa.Table], settings: Settings) -> Iterator[pa.Table]:
     """The tables with raw times as times, and ids as text where some have them as text and others as numbers."""
     features = {feature.name: feature for feature in settings.schema().features}
-    mixed = {
-        name
-        for name, feature in features.items()
-        if feature.kind in ("id", "category") and len({table.schema.field(name).type for table in tables if name in table.column_names}) > 1
-    }
+    types = {name: {one.schema.field(name).type for one in tables if name in one.column_names} for name in features}
+    mixed = {name for name, feature in features.items() if feature.kind in ("id", "category") and len(types[name]) > 1}
     for table in tables:
         columns = {name: table[name] for name in table.column_names}
         for name, column in columns.items():
@@ -193,14 +190,15 @@ def replayed(settings: Settings, feeds: Mapping[str, Path], *, root: Path) -> Se
     features = {feature.name: _renamed(feature) for feature in settings.schema().features}
     changed = settings.model_copy(update={"streams": streams, "features": features})
     assert changed.schema().fingerprint == settings.schema().fingerprint
-    return changed.replace("loop", root=str(root)).replace("pipeline", max_bytes_per_tick=1 << 62)
+    return changed.replace("loop", root=str(root))
 
 
 def _renamed(feature: Feature) -> FeatureSettings:
     """The feature, with its raw value in a column of its own name."""
     if feature.kind == "cross":
         return FeatureSettings(kind="cross", of=feature.of)
-    told = {key: getattr(feature, key) for key in KEYS[feature.kind] if key not in ("column", "path", "of", "time_unit")}
+    kept = set(KEYS[feature.kind]) - {"column", "path", "of", "time_unit"}
+    told = {key: getattr(feature, key) for key in kept}
     return FeatureSettings(kind=feature.kind, column=feature.name, **told)
 
 

@@ -11,8 +11,8 @@ pipeline that takes a label at the time of its impression passes the first and t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 
 from headrace.errors import LineageError
 from headrace.ids import ids_of
-from headrace.log import Log
 from headrace.shard import ShardRecord, read_shard
-from headrace.store import Store
-from headrace.version import VersionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.log import Log
+    from headrace.store import Store
+    from headrace.version import VersionRecord
 
 Ints = NDArray[np.int64]
 
@@ -52,9 +56,7 @@ class Truth:
     wait_us: int | None
 
     @classmethod
-    def of(
-        cls, event_ids: pa.ChunkedArray, labels: NDArray[np.float32], times_us: Ints, wait_us: int | None
-    ) -> Truth:
+    def of(cls, event_ids: pa.ChunkedArray, labels: NDArray[np.float32], times_us: Ints, wait_us: int | None) -> Truth:
         """From all feedback, in any order."""
         keys = keys_of(event_ids, labels)
         order = np.lexsort((times_us, keys))

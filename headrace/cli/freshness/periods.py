@@ -1,19 +1,21 @@
 """When a backtest does what: arms, the cut, and the edges at which arms learn. Pure functions of integers.
 
-An *arm* is one refresh interval: `frozen` never learns after the cut, `1h` learns at every full hour UTC. Everything that
-happens before an edge belongs to the period that ends there; what happens at the edge itself belongs to the next.
+An *arm* is one refresh interval: `frozen` never learns after the cut, `1h` learns at every full hour UTC. Everything
+that happens before an edge belongs to the period that ends there; what happens at the edge itself belongs to the next.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from headrace.clock import SECOND_US
 from headrace.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _HINT = "write refresh intervals such as `--every frozen,1d,1h` (units s, m, h, d, w)"

@@ -1,4 +1,7 @@
-"""How far a long run is, on stderr: a bar on a terminal, a line every half minute elsewhere; an estimate after a minute."""
+"""How far a long run is, on stderr: a bar on a terminal, a line every half minute elsewhere.
+
+After a minute it estimates the rest.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def progress(title: str, total: int, *, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+def progress(
+    title: str, total: int, *, done: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Advance]:
     """Gives `advance(n)`, to be called with the number of steps done so far, of `total`."""
     plain = _Lines(title, total, done, clock)
     if not sys.stderr.isatty():

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +27,7 @@ import numpy as np
 from headrace.cli import terminal
 from headrace.cli.freshness.arm import Arm, Requests
 from headrace.cli.freshness.armstore import ArmStore, copy_models
-from headrace.cli.freshness.history import IMPRESSION, History, replayed, write_feeds
+from headrace.cli.freshness.history import History, replayed, write_feeds
 from headrace.cli.freshness.lineage import Lineage
 from headrace.cli.freshness.periods import Interval, cut_of, edges_of, finest
 from headrace.cli.freshness.progress import progress
@@ -41,6 +39,9 @@ from headrace.shard import ShardRecord
 from headrace.store import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
     from headrace.config import Settings
 
 WARMUP = Interval(0, "warmup")
@@ -122,7 +123,7 @@ class Replay:
 
     @cached_property
     def _pipeline(self) -> Any:
-        from pipelines.job import Pipeline
+        from pipelines.pipeline import Pipeline
 
         return Pipeline(self._loop, self._settings, sources=self._feeds, now_us=lambda: self._now_us)
 
@@ -134,7 +135,8 @@ class Replay:
         with self.stages.timed("pipeline"):
             for feed in self._feeds.values():
                 feed.reveal(until_us - 1)
-            self._pipeline.tick(complete_until_us=until_us)
+            while self._pipeline.tick(complete_until_us=until_us) is not None and self._declared_us() < until_us:
+                """A backlog takes several ticks; the declaration holds from the last one on."""
 
     def _declared_us(self) -> int:
         head = self._shards.head()

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.cli import terminal
 from headrace.cli.freshness.measure import Measure, measure
 from headrace.cli.freshness.progress import minutes
 from headrace.clock import SECOND_US, iso
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
 PICTURE_POINTS = 40
 
-REFERENCE = {"frozen": (0.654, 0.5087), "30d": (0.677, 0.5034), "1d": (0.693, 0.4881), "1h": (0.709, 0.4793), "10m": (0.711, 0.4781)}
+REFERENCE = {
+    "frozen": (0.654, 0.5087),
+    "30d": (0.677, 0.5034),
+    "1d": (0.693, 0.4881),
+    "1h": (0.709, 0.4793),
+    "10m": (0.711, 0.4781),
+}
 """Flights: AUC and log-loss of a hashed logistic regression that learns example by example (the data set's README)."""
 
 
@@ -69,10 +79,14 @@ def words(result: Result, *, example: bool) -> str:
     share = f"{abs(gain) / stale[1].log_loss:.1%}"
     verb = "lower" if gain > 0 else "higher"
     lines = [
-        f"Seen: over {days:,.0f} days from {iso(result.cut_us)}, refreshing every {fresh[0]} instead of {stale[0]} "
-        f"gave {share} {verb} log-loss",
-        f"      and an AUC of {fresh[1].auc:.3f} instead of {stale[1].auc:.3f}. Each of the {fresh[1].n:,} impressions was "
-        "scored over gRPC",
+        (
+            f"Seen: over {days:,.0f} days from {iso(result.cut_us)}, refreshing every {fresh[0]} instead of {stale[0]} "
+            f"gave {share} {verb} log-loss"
+        ),
+        (
+            f"      and an AUC of {fresh[1].auc:.3f} instead of {stale[1].auc:.3f}. Each of the {fresh[1].n:,} impressions was "
+            "scored over gRPC"
+        ),
         "      by a version that knew only labels from before it.",
     ]
     if example:
@@ -111,4 +125,4 @@ def plot(result: Result, path: Path) -> None:
 
 def _slices(rows: int) -> Sequence[tuple[int, int]]:
     cuts = np.linspace(0, rows, min(PICTURE_POINTS, max(1, rows // 200)) + 1).astype(int)
-    return [(int(low), int(high)) for low, high in zip(cuts, cuts[1:], strict=False) if high > low]
+    return [(int(low), int(high)) for low, high in itertools.pairwise(cuts) if high > low]

@@ -6,10 +6,14 @@ scoring came, and a torn last period shows (its length is not at a period's end)
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 WIDTH = 4
 

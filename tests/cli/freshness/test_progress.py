@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 
 from headrace.cli.freshness.progress import progress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_lines_every_half_minute_and_an_estimate_after_a_minute(capsys: pytest.CaptureFixture[str]) -> None:

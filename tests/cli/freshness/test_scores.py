@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import numpy as np
 
 from headrace.cli.freshness.scores import Scores
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_torn_period_is_cut_off_and_the_rest_stays(tmp_path: Path) -> None:
