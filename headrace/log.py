@@ -93,6 +93,7 @@ class Log:
         try:
             return with_details(self.store, decode(data, path, seq))
         except NotFound as error:
+            self.store.read(path)  # NotFound if record and detail were collected meanwhile
             raise DamagedFile(
                 f"{path} names {error.context['path']}, which is missing",
                 hint="restore this file from a copy of the root",

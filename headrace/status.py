@@ -6,7 +6,7 @@ A process overwrites `status/<role>-<host>.json` about once a second:
 
 It lives while `at_us` is within 10 s of now and, on this host, while its pid exists; so the successor of a killed
 process need not wait. Rule 4 of logs: before it starts to write, a stage asks for a `rival`, a living heartbeat of its
-role with another nonce, and waits or raises `Busy`.
+role with another nonce, and waits or raises `Busy`. While it waits it does not beat: the file belongs to the other.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ operating system itself.
 `write`: the same with `rename` in place of 2 and 4. A folder is made with its parent synced; the first time this
 process uses a folder that it finds, it syncs that folder's parent too, for its maker may have died before doing so.
 
-A failure up to 2 raises `StoreFull` (no space, no permission, a disk that fails) and leaves nothing under the name. A
-failure of `link` other than "exists", or of 3, raises `Ambiguous`: the name may be there, and be read by others.
+A failure up to 2 raises `StoreFull` (no space, no permission, a disk that fails) and leaves nothing under the name; a
+file system without hard links is refused. Where an error leaves open whether the name is there, or whether it would
+survive a power cut (3), `Ambiguous` is raised: others may have read it by now.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace import failpoints
-from headrace.errors import Ambiguous, Exists, NotFound, StoreError, StoreFull
+from headrace.errors import Ambiguous, Exists, NotFound, StoreError, StoreFull, StoreRefused
 from headrace.store.base import TEMPORARY, folder_of, is_temporary, plain
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _REFUSALS = {
     errno.EROFS: "the file system is mounted read-only; remount it or choose another loop.root",
     errno.EIO: "the disk reports an input/output error; look at the kernel log, then choose another loop.root",
 }
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Calls(Protocol):
@@ -206,6 +208,9 @@ class LocalStore:
         return kind(f"cannot write {final}: {error.strerror}", hint=hint, path=str(final), store=self.url)
 
     def _unclear(self, final: Path, error: OSError) -> StoreError:
+        if error.errno in _NO_LINKS:
+            why = f"{final.parent} lies on a file system without hard links, which cannot keep a log"
+            return StoreRefused(why, hint="put loop.root on a local disk (ext4, xfs, btrfs, apfs)", store=self.url)
         if error.errno in _REFUSALS.keys() - {errno.EIO} and not final.exists():
             return self._refused(final, error)
         return Ambiguous(f"cannot tell whether {final} was written: {error.strerror}", path=str(final), store=self.url)

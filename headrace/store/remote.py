@@ -142,7 +142,8 @@ class RemoteStore:
         except Exception as error:
             if _answer_of(error) in {"PreconditionFailed", "412"}:
                 raise Exists(f"{path} exists in {self.url}", path=path, store=self.url) from error
-            raise Ambiguous(f"no clear answer for {path}: {error}", path=path, store=self.url) from error
+            hint = "is the store up? what was tried is settled when it answers again"
+            raise Ambiguous(f"no clear answer for {path}: {error}", hint=hint, path=path, store=self.url) from error
 
     def _refused(self, why: str) -> StoreRefused:
         hint = "use a store that knows conditional puts (If-None-Match): AWS S3, Google Cloud Storage, recent MinIO"

@@ -177,10 +177,10 @@ def test_a_rewritten_log_is_noticed_after_ten_seconds(store, how):
 
 
 def test_a_next_record_with_another_parent_is_noticed_at_once(store):
-    log, entries = filled(store, 2)
+    log, _ = filled(store, 2)
     follower = Follower(log)
     follower.poll()
-    other, _ = filled(store, 3, prefix="others/log")
+    filled(store, 3, prefix="others/log")
     store.write(name_of("shards/log", 2), store.read(name_of("others/log", 2)))
     with pytest.raises(LogRewritten):
         follower.poll()

@@ -33,7 +33,7 @@ def test_read_range_is_half_open_and_cut_at_the_end(store, start, end, expected)
 
 
 def test_what_is_not_there(store):
-    for call in (store.read, store.sync, lambda path: store.read_range(path, 0, 4), store.read):
+    for call in (store.read, store.sync, lambda path: store.read_range(path, 0, 4)):
         with pytest.raises(NotFound) as raised:
             call("shards/none")
         assert raised.value.context["path"] == "shards/none"
