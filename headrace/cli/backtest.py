@@ -49,8 +49,9 @@ def backtest(
 ) -> int:
     """Measure what fresher models are worth.
 
-    Replays your history as a frozen, a daily and an hourly model would have met it. Events run in event time through the real pipeline, trainer and server; each impression is scored before anything
-    later is known. Interrupted runs go on where they stopped.
+    Replays your history as a frozen, a daily and an hourly model would have met it. Events run in event time through
+    the real pipeline, trainer and server; each impression is scored before anything later is known. Interrupted runs go
+    on where they stopped.
     """
     from headrace.cli.freshness import report
     from headrace.cli.freshness.history import read_history

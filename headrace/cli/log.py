@@ -13,6 +13,7 @@ from headrace.errors import DamagedFile, HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from headrace.log import Entry, Log
     from headrace.loop import Loop
     from headrace.store.base import Store

@@ -12,6 +12,7 @@ from headrace.cli.quiet import native_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from headrace.log import Entry
 
 NAME = "pipeline"
@@ -46,9 +47,17 @@ def run(
         pipeline = Pipeline(loop, settings, beam_args=flags)
         _say_runner(flags)
         with resident.until_stopped(f"headrace pipeline run -c {config}") as stop:
-            pipeline.run(stop=stop, once=once or drain, drain=drain)
-    head = loop.shard_log().head()
-    terminal.say("no events yet: nothing was written" if head is None else _line(head))
+            pipeline.run(
+                stop=stop,
+                once=once or drain,
+                drain=drain,
+                on_record=lambda entry: terminal.say(_line(entry)),
+                on_wait=lambda other: terminal.say(
+                    f"waiting: another pipeline runs on this root (process {other.pid} on {other.host})"
+                ),
+            )
+    if loop.shard_log().head() is None:
+        terminal.say("no events yet: nothing was written; `headrace config check` looks at the sources")
     return terminal.Code.OK
 
 
@@ -64,7 +73,7 @@ def plan(*, as_json: options.Json = False, config: options.Config = options.DEFA
     if as_json:
         terminal.show_json(planned.to_json())
     else:
-        terminal.show(str(planned))
+        terminal.show(_plan(planned.to_json()))
     return terminal.Code.OK
 
 
@@ -81,12 +90,14 @@ def replay(
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 
-        found: dict[str, Any] = Pipeline(loop, settings).replay(seq)
+        found = Pipeline(loop, settings).replay(seq)
+    shards = [{"path": shard.path, "sha256": shard.sha256, "rows": shard.rows} for shard in found.recorded.shards]
     if as_json:
-        terminal.show_json(found)
+        terminal.show_json({"record": seq, "same": found.same, "shards": shards})
     else:
-        terminal.show(f"record {seq}: " + ("the same bytes" if found["equal"] else "DIFFERENT"))
-    return terminal.Code.OK if found["equal"] else terminal.Code.UNHEALTHY
+        rows = sum(shard.rows for shard in found.recorded.shards)
+        terminal.show(f"record {seq}: {rows:,} rows, " + ("the same bytes again" if found.same else "DIFFERENT"))
+    return terminal.Code.OK if found.same else terminal.Code.UNHEALTHY
 
 
 def _flags(beam: Sequence[str] | None) -> tuple[str, ...]:
@@ -106,3 +117,10 @@ def _line(head: Entry) -> str:
     reached = clock.iso(body["watermark_us"]) if body["watermark_us"] else "-"
     emitted = sum(counts.get("emitted", 0) for counts in body["counts"].values())
     return f"shard record {head.seq}: {emitted:,} examples so far, events up to {reached}"
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    word = "would read" if plan["due"] else "nothing to do; stands at"
+    lines = [f"record {plan['seq']}: {word} about {plan['bytes']:,} bytes"]
+    lines += [f"  {part['stream']}/{part['partition']}: {part['from']} to {part['to']}" for part in plan["ranges"]]
+    return "\n".join(lines)

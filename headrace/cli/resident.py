@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
-
-from headrace.cli import terminal
 from typing import TYPE_CHECKING
 
+from headrace.cli import terminal
+
 if TYPE_CHECKING:
-    from types import FrameType
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from headrace.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from headrace.config import Settings
     from pipelines.events import Parsed
 

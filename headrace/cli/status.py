@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-
 from headrace import clock
 from headrace.cli import options, terminal
 
 if TYPE_CHECKING:
     import typer
+
     from headrace.log import Entry
     from headrace.loop import Loop
 
@@ -124,12 +124,8 @@ def _text(state: dict[str, Any]) -> str:
         lines.append(("freshness", f"{state['freshness_s']:,.1f} s since the newest event learned"))
     for process in state["processes"]:
         word = "running" if process["living"] else "gone"
-        lines.append(
-            (
-                process["role"],
-                f"{word}  {process['host']} process {process['pid']}, last sign {_time(process['at_us'])}",
-            )
-        )
+        who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"
+        lines.append((process["role"], f"{word}  {who}"))
     if not state["processes"]:
         lines.append(("running", "nothing"))
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)

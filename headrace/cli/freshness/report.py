@@ -79,24 +79,18 @@ def words(result: Result, *, example: bool) -> str:
     share = f"{abs(gain) / stale[1].log_loss:.1%}"
     verb = "lower" if gain > 0 else "higher"
     lines = [
-        (
-            f"Seen: over {days:,.0f} days from {iso(result.cut_us)}, refreshing every {fresh[0]} instead of {stale[0]} "
-            f"gave {share} {verb} log-loss"
-        ),
-        (
-            f"      and an AUC of {fresh[1].auc:.3f} instead of {stale[1].auc:.3f}. Each of the {fresh[1].n:,} impressions was "
-            "scored over gRPC"
-        ),
-        "      by a version that knew only labels from before it.",
+        f"Seen: over {days:,.0f} days from {iso(result.cut_us)}, refresh {fresh[0]} instead of {stale[0]} gave",
+        f"      {share} {verb} log-loss and an AUC of {fresh[1].auc:.3f} instead of {stale[1].auc:.3f}. Each of the",
+        f"      {fresh[1].n:,} impressions was scored over gRPC by a version that knew only labels from before it.",
     ]
     if example:
         lines += [
-            "Next: headrace backtest --example flights --every frozen,1d,1h     what an hour is worth (about 20 minutes)",
+            "Next: headrace backtest --example flights --every frozen,1d,1h     the worth of an hour (20 minutes)",
             "      headrace backtest --example flights --every frozen,7d,1d --plot curve.png",
-            "      headrace init --from YOUR_EVENTS                             your own events: then `headrace backtest`",
+            "      headrace init --from YOUR_EVENTS && headrace backtest                your own events",
         ]
     else:
-        lines.append("Next: headrace pipeline run | train --watch | serve                  the same, live")
+        lines.append("Next: headrace pipeline run, headrace train --watch, headrace serve          the same, live")
     return "\n".join(lines)
 
 
