@@ -105,13 +105,12 @@ class Log:
         seq = 0 if parent is None else parent.seq + 1
         attempt = encode(self.prefix, seq, kind, self.writer, parent.sha256 if parent else "", body)
         if self._unresolved is not None and self._unresolved != attempt:
-            settled = self._settle(self._unresolved)
-            if settled.seq >= seq:
-                raise self._lost(settled)
-        if parent is not None:
-            self.sync(parent.seq)
-        for path, data in attempt.details.items():
-            self.store.write(path, data)
+            self._settle_earlier(self._unresolved, seq)
+        if self._unresolved is None:  # else these very bytes are tried again, and their details are there
+            if parent is not None:
+                self.sync(parent.seq)
+            for path, data in attempt.details.items():
+                self.store.write(path, data)
         self._failpoint("log.before_put")
         entry = self._settle(attempt)
         self._failpoint("log.after_put")
@@ -132,6 +131,15 @@ class Log:
             log=self.prefix,
             seq=seq,
         )
+
+    def _settle_earlier(self, attempt: Attempt, seq: int) -> None:
+        """Find out who holds the number of an attempt left open; `LostRace` if that bears on record `seq`."""
+        try:
+            held = self._settle(attempt)
+        except LostRace as lost:
+            held = lost.context["winner"]
+        if held.seq >= seq:
+            raise self._lost(held)
 
     def _settle(self, attempt: Attempt) -> Entry:
         """Put `attempt` until it is known who holds its number; the entry if it is this attempt."""

@@ -182,12 +182,12 @@ class LocalStore:
         if folder == folder.parent or (folder.is_dir() and not folder.is_relative_to(self._root)):
             return
         self._known_folder(folder.parent)
-        found = False
         try:
             self._calls.mkdir(folder)
         except FileExistsError:
-            found = True
-        with contextlib.suppress(*([PermissionError] if found else [])):  # someone else's folder above the root
+            with contextlib.suppress(PermissionError):  # the folder around the root may be another user's
+                self._sync(folder.parent)
+        else:
             self._sync(folder.parent)
         self._known.add(folder)
 

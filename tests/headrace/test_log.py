@@ -222,6 +222,36 @@ def test_no_other_record_is_tried_while_one_is_unresolved():
     assert log.append("shard", {"plan": "second"}, winner).seq == 1
 
 
+def test_the_same_plan_again_is_the_same_record():
+    class Counting(Faulty):
+        written = 0
+
+        def write(self, path, data):
+            self.written += 1
+            super().write(path, data)
+
+    store = Counting(f"faulty-{next(_numbers)}", ["lost", "mute"] * 8)
+    log = Log(store, "a/log", sleep=lambda seconds: None)
+    plan = {"rows": list(range(10_000))}
+    with pytest.raises(Ambiguous):
+        log.append("shard", plan, None)
+    store.faults = iter(())
+    entry = log.append("shard", plan, None)
+    assert Log(store, "a/log").head() == entry
+    assert entry.body == plan
+    assert store.written == 1  # a detail that a record may name is not touched again
+
+
+def test_an_attempt_that_others_have_passed_is_settled_in_silence():
+    store = Faulty(f"faulty-{next(_numbers)}", ["never", "mute"] * 8)
+    log, other = Log(store, "log", sleep=lambda seconds: None), Log(store, "log")
+    with pytest.raises(Ambiguous):
+        log.append("shard", {"plan": "first"}, None)
+    store.faults = iter(())
+    head = other.append("shard", {}, other.append("shard", {}, None))
+    assert log.append("shard", {"plan": "second"}, log.head()).parent == head.sha256
+
+
 def test_head_lists_once():
     class Counting(MemoryStore):
         lists = 0
