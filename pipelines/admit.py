@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipelines.runs import content_hash, event_keys, gather, probe, standing, starts
+from pipelines.match import among, latest, starts
+from pipelines.runs import content_hash, event_keys, gather, probe, standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.label import LabelPolicy
     from pipelines.runs import Run
 
-__all__ = ["Admitted", "admit_feedback", "admit_impressions", "answered"]
+__all__ = ["Admitted", "admit_feedback", "admit_impressions", "void_rows"]
 
 INPUT = ["_id", "_ts", "_partition", "_offset"]
 
@@ -41,26 +42,34 @@ class Admitted:
 def admit_impressions(
     table: pa.Table, impressions: Sequence[Run], feedback: Sequence[Run], before_us: int, policy: LabelPolicy
 ) -> Admitted:
-    """New impressions against each other and against the pending ones."""
+    """New impressions against each other and against the pending ones, all of an id in the order (ts, content hash).
+
+    A new one is a duplicate when the one before it is near, or the pending winner after it is near and its row is out.
+    A pending winner that is not out falls to a new one near before it.
+    """
     features = table.drop_columns(INPUT)
     key, ts, tie = event_keys(table["_id"]), table["_ts"].to_numpy(), content_hash(features)
     late = ts + policy.life_us < before_us
-    duplicate, copy = _repeated(key, ts, tie, ~late, policy.attribution_us)
+    refs = _living(impressions, key[~late], before_us - policy.life_us)
+    line = _Line.of(impressions, refs, key, ts, tie, np.flatnonzero(~late))
+    near_us = policy.attribution_us
 
-    query, refs = _live(impressions, key, ~late, before_us - policy.life_us)
-    hit_ts, hit_tie = gather(impressions, refs, "_ts"), gather(impressions, refs, "_hash")
-    near = np.abs(hit_ts - ts[query]) <= policy.attribution_us
-    equal = (hit_ts == ts[query]) & (hit_tie == tie[query])
-    larger = (hit_ts > ts[query]) | (hit_ts == ts[query]) & (hit_tie > tie[query])
-    duplicate[query[near & ~larger]] = True
-    copy[query[equal]] = True
-    rivals = np.flatnonzero(near & larger & standing(impressions, refs))
-    out = _is_out(key[query[rivals]], hit_ts[rivals], feedback, before_us, policy)
-    duplicate[query[rivals[out]]] = True
-    fallen = np.unique(refs[rivals[~out]])
+    winner = np.zeros(len(line.ts), bool)
+    winner[~line.is_new] = standing(impressions, refs)[line.source[~line.is_new]]
+    fallen = winner & line.near(_before(line.is_new), near_us)
+    after = _after(winner)
+    blocked = line.is_new & line.near(after, near_us)
+    fallen[after[blocked]] = True
+    rival = np.flatnonzero(fallen)
+    out = np.zeros(len(line.ts), bool)
+    out[rival] = _is_out(line.event[rival], line.ts[rival], feedback, before_us, policy)
+    repeated = line.near(np.arange(len(line.ts)) - 1, near_us)
+    duplicate, copy = np.zeros(len(key), bool), np.zeros(len(key), bool)
+    duplicate[line.source[line.is_new & (repeated | blocked & out[after])]] = True
+    copy[line.source[line.is_new & ~starts(line.event, line.ts, line.tie)]] = True
 
     fresh = np.flatnonzero(~late & ~duplicate)
-    echo = np.flatnonzero(duplicate & ~copy)
+    echo, fell = np.flatnonzero(duplicate & ~copy), np.unique(refs[line.source[fallen & ~out]])
     taken = table.take(pa.array(fresh))
     rows = pa.table(
         {
@@ -74,45 +83,36 @@ def admit_impressions(
         }
     )
     void = {
-        "_event": np.concatenate([key[echo], gather(impressions, fallen, "_event")]),
-        "_ts": np.concatenate([ts[echo], gather(impressions, fallen, "_ts")]),
-        "_hash": np.concatenate([tie[echo], gather(impressions, fallen, "_hash")]),
+        "_event": np.concatenate([key[echo], gather(impressions, fell, "_event")]),
+        "_ts": np.concatenate([ts[echo], gather(impressions, fell, "_ts")]),
+        "_hash": np.concatenate([tie[echo], gather(impressions, fell, "_hash")]),
     }
     rows = pa.concat_tables([rows, void_rows(rows.schema, void)])
-    return Admitted(rows, late, duplicate, gather(impressions, fallen, "_partition"))
+    return Admitted(rows, late, duplicate, gather(impressions, fell, "_partition"))
 
 
 def admit_feedback(table: pa.Table, feedback: Sequence[Run], before_us: int, policy: LabelPolicy) -> Admitted:
     """New feedback; it repeats when id, time and label do."""
     key, ts = event_keys(table["_id"]), table["_ts"].to_numpy()
-    label = table["_label"].fill_null(0).to_numpy()
+    label = table["_label"].fill_null(0).to_numpy().astype(np.float32)
     late = ts + policy.life_us < before_us
-    _, duplicate = _repeated(key, ts, label, ~late, 0)
-    query, refs = _live(feedback, key, ~late, before_us - policy.life_us)
-    same = (gather(feedback, refs, "_ts") == ts[query]) & (gather(feedback, refs, "_label") == label[query])
-    duplicate[query[same]] = True
+    refs = _living(feedback, key[~late], before_us - policy.life_us)
+    columns = (label, ts, key)
+    known = among(columns, [gather(feedback, refs, name) for name in ("_label", "_ts", "_event")])
+    rows = np.flatnonzero(~late)
+    rows = rows[np.lexsort([column[rows] for column in columns])]
+    duplicate = known & ~late
+    duplicate[rows] |= ~starts(*(column[rows] for column in columns))
     fresh = np.flatnonzero(~late & ~duplicate)
-    rows = pa.table(
-        {
-            "_event": key[fresh],
-            "_ts": ts[fresh],
-            "_label": label[fresh].astype(np.float32),
-            "_partition": table["_partition"].take(pa.array(fresh)).cast(pa.int32()),
-            "_offset": table["_offset"].take(pa.array(fresh)),
-        }
-    )
-    return Admitted(rows, late, duplicate, np.empty(0, np.int32))
-
-
-def answered(
-    key: NDArray[np.uint64], ts: NDArray[np.int64], feedback: Sequence[Run], until_us: int, attribution_us: int
-) -> NDArray[np.bool_]:
-    """Which impressions have feedback before `until_us`."""
-    out = np.zeros(len(key), bool)
-    query, refs = probe(feedback, key)
-    f = gather(feedback, refs, "_ts")
-    out[query[(f >= ts[query]) & (f - ts[query] <= attribution_us) & (f < until_us)]] = True
-    return out
+    taken = table.select(["_partition", "_offset"]).take(pa.array(fresh))
+    payload = {
+        "_event": key[fresh],
+        "_ts": ts[fresh],
+        "_label": label[fresh],
+        "_partition": taken["_partition"].cast(pa.int32()),
+        "_offset": taken["_offset"],
+    }
+    return Admitted(pa.table(payload), late, duplicate, np.empty(0, np.int32))
 
 
 def void_rows(schema: pa.Schema, columns: dict[str, NDArray[np.uint64] | NDArray[np.int64]]) -> pa.Table:
@@ -123,33 +123,69 @@ def void_rows(schema: pa.Schema, columns: dict[str, NDArray[np.uint64] | NDArray
     return pa.table(arrays, schema=schema)
 
 
-def _repeated(
-    key: NDArray[np.uint64], ts: NDArray[np.int64], tie: NDArray[np.uint64], on: NDArray[np.bool_], within_us: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(near, copy): which rows have a smaller one of their key within that time; which equal one in everything."""
-    near, copy = np.zeros(len(key), bool), np.zeros(len(key), bool)
-    rows = np.flatnonzero(on)
-    rows = rows[np.lexsort((tie[rows], ts[rows], key[rows]))]
-    gap = np.diff(ts[rows], prepend=0)
-    near[rows] = ~starts(key[rows]) & (gap <= within_us)
-    copy[rows] = ~starts(key[rows], ts[rows], tie[rows])
-    return near, copy
+@dataclass(frozen=True)
+class _Line:
+    """Pending and new impressions sorted by (event, ts, content hash), pending ones first where all is equal.
+
+    source: int64 [n], position among the pending ones found, or (is_new) among the new rows.
+    """
+
+    event: NDArray[np.uint64]
+    ts: NDArray[np.int64]
+    tie: NDArray[np.uint64]
+    source: NDArray[np.int64]
+    is_new: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Run],
+        refs: NDArray[np.int64],
+        key: NDArray[np.uint64],
+        ts: NDArray[np.int64],
+        tie: NDArray[np.uint64],
+        new: NDArray[np.int64],
+    ) -> _Line:
+        event = np.concatenate([gather(runs, refs, "_event"), key[new]])
+        time = np.concatenate([gather(runs, refs, "_ts"), ts[new]])
+        content = np.concatenate([gather(runs, refs, "_hash"), tie[new]])
+        order = np.lexsort((content, time, event))
+        source = np.concatenate([np.arange(len(refs)), new])[order]
+        return cls(event[order], time[order], content[order], source, order >= len(refs))
+
+    def near(self, other: NDArray[np.int64], within_us: int) -> NDArray[np.bool_]:
+        """Which places have, at `other` (-1: nowhere), one of their event within that time."""
+        same = (other >= 0) & (self.event[other] == self.event)
+        return np.asarray(same & (np.abs(self.ts[other] - self.ts) <= within_us))
 
 
-def _live(
-    runs: Sequence[Run], key: NDArray[np.uint64], on: NDArray[np.bool_], since_us: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(query, ref) of the pending rows with the same key that still live."""
-    asked = np.flatnonzero(on)
-    query, refs = probe(runs, key[asked])
-    alive = gather(runs, refs, "_ts") >= since_us
-    return asked[query[alive]], refs[alive]
+def _before(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each place, the last masked one before it; -1: none."""
+    place = np.maximum.accumulate(np.where(mask, np.arange(len(mask)), -1))
+    return np.concatenate([np.full(1, -1), place])[: len(mask)]
+
+
+def _after(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each place, the first masked one after it; -1: none."""
+    back = _before(mask[::-1])[::-1]
+    return np.where(back < 0, -1, len(mask) - 1 - back)
+
+
+def _living(runs: Sequence[Run], key: NDArray[np.uint64], since_us: int) -> NDArray[np.int64]:
+    """References to the pending rows with one of these keys that still live."""
+    refs = probe(runs, key)
+    return np.asarray(refs[gather(runs, refs, "_ts") >= since_us])
 
 
 def _is_out(
     key: NDArray[np.uint64], ts: NDArray[np.int64], feedback: Sequence[Run], before_us: int, policy: LabelPolicy
 ) -> NDArray[np.bool_]:
     """Which pending impressions have an observed row already."""
-    if policy.explicit:
-        return answered(key, ts, feedback, before_us, policy.attribution_us)
-    return np.asarray(ts + policy.wait_us < before_us)
+    if not policy.explicit:
+        return np.asarray(ts + policy.wait_us < before_us)
+    refs = probe(feedback, key)
+    f = gather(feedback, refs, "_ts")
+    owner = latest(key, ts, gather(feedback, refs, "_event"), f)
+    out = np.zeros(len(key), bool)
+    out[owner[(owner >= 0) & (f - ts[owner] <= policy.attribution_us) & (f < before_us)]] = True
+    return out

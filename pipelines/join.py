@@ -24,6 +24,7 @@ import pyarrow as pa
 from pipelines.admit import Admitted, admit_feedback, admit_impressions, void_rows
 from pipelines.compaction import bucket_of, merge_plan
 from pipelines.label import Answers, take_in_order
+from pipelines.match import among, latest
 from pipelines.runs import ROW, ROW_BITS, NewRun, Run, RunMeta, build, gather, merge, probe, standing
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Counts:
     delta: dict[tuple[str, int, str], int] = field(default_factory=dict)
 
     def add(self, kind: str, partitions: NDArray[Any], name: str, sign: int = 1) -> None:
-        for partition, count in zip(*np.unique(partitions, return_counts=True), strict=True):
+        for partition, count in zip(*np.unique(partitions, return_counts=True), strict=True) if len(partitions) else ():
             key = (kind, int(partition), name)
             self.delta[key] = self.delta.get(key, 0) + sign * int(count)
 
@@ -194,12 +195,15 @@ def _refused(kind: str, table: pa.Table, reason: str) -> pa.Table:
 
 def _owners(tick: _Tick, shown: _Set, key: NDArray[np.uint64], f: NDArray[np.int64]) -> NDArray[np.int64]:
     """The impression that each feedback answers; -1: none."""
-    query, refs = probe(shown.runs, key)
+    refs = probe(shown.runs, key)
+    alive = shown.get(refs, "_ts") + tick.policy.life_us >= tick.before
+    refs = refs[alive & standing(shown.runs, refs)]
     ts = shown.get(refs, "_ts")
-    valid = (ts <= f[query]) & (f[query] - ts <= tick.policy.attribution_us)
-    valid &= (ts + tick.policy.life_us >= tick.before) & standing(shown.runs, refs)
+    at = latest(shown.get(refs, "_event"), ts, key, f)
+    valid = at >= 0
+    valid[valid] = f[valid] - ts[at[valid]] <= tick.policy.attribution_us
     owner = np.full(len(key), -1)
-    owner[query[valid]] = refs[valid]
+    owner[valid] = refs[at[valid]]
     return owner
 
 
@@ -211,13 +215,15 @@ def _due(tick: _Tick, shown: _Set) -> NDArray[np.int64]:
 
 def _answers(tick: _Tick, shown: _Set, said: _Set, touched: NDArray[np.int64]) -> Answers:
     """All feedback that the watermark has passed, of these impressions."""
-    ts = shown.get(touched, "_ts")
-    query, refs = probe(said.runs, shown.get(touched, "_event"))
+    event, ts = shown.get(touched, "_event"), shown.get(touched, "_ts")
+    refs = probe(said.runs, event)
     f = said.get(refs, "_ts")
-    valid = (f >= ts[query]) & (f - ts[query] <= tick.policy.attribution_us) & (f < tick.watermark)
-    query, refs, f = query[valid], refs[valid], f[valid]
-    taken = shown.is_old(touched)[query] & said.is_old(refs) & (f < tick.before)
-    return Answers(query, f, said.get(refs, "_label"), refs, taken).sort()
+    owner = latest(event, ts, said.get(refs, "_event"), f)
+    valid = (owner >= 0) & (f < tick.watermark)
+    valid[valid] = f[valid] - ts[owner[valid]] <= tick.policy.attribution_us
+    owner, refs, f = owner[valid], refs[valid], f[valid]
+    taken = shown.is_old(touched)[owner] & said.is_old(refs) & (f < tick.before)
+    return Answers(owner, f, said.get(refs, "_label"), refs, taken).sort()
 
 
 def _count_answers(
@@ -228,18 +234,16 @@ def _count_answers(
     Feedback that was taken before, with an impression that has since fallen to a smaller duplicate, has been counted.
     """
     again = ~old[answers.owner] & said.is_old(answers.ref) & (answers.time_us < tick.before)
-    query, refs = probe(orphans.runs, said.get(answers.ref[again], "_event"))
-    same = orphans.get(refs, "_ts") == answers.time_us[again][query]
-    same &= orphans.get(refs, "_label") == answers.label[again][query]
-    same &= standing(orphans.runs, refs)
-    known = np.zeros(int(again.sum()), bool)
-    known[query[same]] = True
+    event = said.get(answers.ref[again], "_event")
+    wanted = (answers.label[again], answers.time_us[again], event)
+    refs = orphans.standing(probe(orphans.runs, event))
+    waiting = [orphans.get(refs, name) for name in ("_label", "_ts", "_event")]
     counted = ~answers.taken
-    counted[np.flatnonzero(again)[~known]] = False
+    counted[again] = among(wanted, waiting)
     partition = said.get(answers.ref, "_partition")
     tick.counts.leave("feedback", partition[counted & joins], "joined")
     tick.counts.leave("feedback", partition[counted & ~joins], "superseded")
-    return np.asarray(refs[same])
+    return np.asarray(refs[among(waiting, wanted)])
 
 
 def _explicit(
@@ -307,10 +311,11 @@ def _bury(tick: _Tick, shown: _Set, orphans: _Set) -> list[pa.Table]:
     life = tick.policy.life_us
     dead = orphans.standing(orphans.passing(tick.before - life, tick.watermark - life))
     f = orphans.get(dead, "_ts")
-    query, refs = probe(shown.runs, orphans.get(dead, "_event"))
+    refs = probe(shown.runs, orphans.get(dead, "_event"))
     ts = shown.get(refs, "_ts")
-    invalid = np.zeros(len(dead), bool)
-    invalid[query[(ts > f[query]) & (ts - f[query] <= tick.policy.attribution_us)]] = True
+    at = latest(shown.get(refs, "_event"), -ts, orphans.get(dead, "_event"), -f - 1)  # the first after f
+    invalid = at >= 0
+    invalid[invalid] = ts[at[invalid]] - f[invalid] <= tick.policy.attribution_us
     partition = orphans.get(dead, "_partition")
     tick.counts.leave("feedback", partition[invalid], "invalid")
     tick.counts.leave("feedback", partition[~invalid], "expired")

@@ -40,6 +40,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import DamagedFile
+from pipelines.match import among
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -61,7 +62,6 @@ __all__ = [
     "merge",
     "probe",
     "standing",
-    "starts",
 ]
 
 RunKind = Literal["impression", "feedback", "orphan"]
@@ -230,25 +230,23 @@ def merge(runs: Sequence[Run]) -> Run:
     return Run(runs[0].kind, _indexed(payload, key[order], pos[order]))
 
 
-def probe(runs: Sequence[Run], key: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(query, ref) of every row whose key equals a queried one. Per run two filter reads, then binary search."""
-    order = np.argsort(key)  # sorted queries: half the cache misses
-    key = key[order]
-    queries, refs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for number, run in enumerate(runs):
-        wanted, query = key, order
+def probe(runs: Sequence[Run], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """References to all rows with one of these keys, in the order of runs. Each costs two filter reads per run; then
+    binary search."""
+    key = np.unique(key)  # sorted queries: half the cache misses
+    refs = [np.empty(0, np.int64)]
+    for number, run in enumerate(runs if len(key) else ()):
+        wanted = key
         for half in (0, 1):
             slot = _slots(wanted, run.rows, half)
-            hit = (run.filter.take(slot >> 3) >> (slot & 7).astype(np.uint8) & 1).view(bool)
-            wanted, query = wanted[hit], query[hit]
+            wanted = wanted[(run.filter.take(slot >> 3) >> (slot & 7).astype(np.uint8) & 1).view(bool)]
         at = run.key.searchsorted(wanted)
-        while len(query):  # equal keys lie side by side
-            hit = (at < run.rows) & (run.key.take(at, mode="clip") == wanted)
-            query, wanted, at = query[hit], wanted[hit], at[hit]
-            queries.append(query)
-            refs.append(run.pos[at].astype(np.int64) | number << ROW_BITS)
-            at = at + 1
-    return np.concatenate(queries), np.concatenate(refs)
+        hit = run.key.take(at, mode="clip") == wanted
+        at, end = at[hit], run.key.searchsorted(wanted[hit], side="right")
+        count = end - at  # equal keys lie side by side
+        rows = np.repeat(at - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+        refs.append(run.pos[rows].astype(np.int64) | number << ROW_BITS)
+    return np.concatenate(refs)
 
 
 def gather(runs: Sequence[Run], refs: NDArray[np.int64], name: str) -> NDArray[Any]:
@@ -266,24 +264,8 @@ def standing(runs: Sequence[Run], refs: NDArray[np.int64]) -> NDArray[np.bool_]:
     void = gather(runs, refs, "_void").astype(bool)
     if not void.any():
         return ~void
-    names = (TIE[runs[0].kind], "_ts", "_event")
-    columns = [gather(runs, refs, name) for name in names]
-    order = np.lexsort(columns)
-    number = np.cumsum(starts(*(column[order] for column in columns)))
-    cancelled = np.zeros(len(order) + 1, bool)
-    cancelled[number[void[order]]] = True
-    out = np.empty(len(order), bool)
-    out[order] = ~cancelled[number]
-    return out
-
-
-def starts(*columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a new tuple begins in columns that are sorted together; bool [n], True at 0."""
-    out = np.ones(len(columns[0]), bool)
-    out[1:] = False
-    for column in columns:
-        out[1:] |= column[1:] != column[:-1]
-    return out
+    columns = [gather(runs, refs, name) for name in (TIE[runs[0].kind], "_ts", "_event")]
+    return ~among(columns, [column[void] for column in columns])
 
 
 def _indexed(payload: pa.Table, key: NDArray[np.uint64], pos: NDArray[np.uint32]) -> pa.Table:
@@ -319,7 +301,8 @@ def _cells(column: pa.Array) -> NDArray[np.uint64]:
         cells = _lists(column)
     else:
         width = np.uint64 if column.type.bit_width == 64 else np.uint32
-        cells = np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False)).view(width).astype(np.uint64)
+        known = column.fill_null(0) if column.null_count else column
+        cells = known.to_numpy(zero_copy_only=False).view(width).astype(np.uint64)
     if column.null_count:
         cells = np.where(np.asarray(column.is_null()), np.uint64(0xA5A5A5A5A5A5A5A5), cells)
     return cells

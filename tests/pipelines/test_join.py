@@ -8,11 +8,10 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import admit, compaction, join
+from pipelines import admit, compaction, join, label
 from pipelines.label import LabelPolicy
 from pipelines.runs import Run
 
@@ -30,7 +29,13 @@ IMPRESSIONS = pa.schema(
     ]
 )
 FEEDBACK = pa.schema(
-    [("_id", pa.string()), ("_ts", pa.int64()), ("_partition", pa.int32()), ("_offset", pa.int64()), ("_label", pa.float32())]
+    [
+        ("_id", pa.string()),
+        ("_ts", pa.int64()),
+        ("_partition", pa.int32()),
+        ("_offset", pa.int64()),
+        ("_label", pa.float32()),
+    ]
 )
 MASK = (1 << 64) - 1
 
@@ -147,8 +152,8 @@ class Reference:
             if smaller or copy or blocked:
                 duplicates.append(one)
         for one in old:
-            if one.fate == "pending" and any(self.near(o, one) and o.rank < one.rank for o in new):
-                duplicates.append(one)
+            fell = one.fate == "pending" and any(self.near(o, one) and o.rank < one.rank for o in new)
+            duplicates += [one] if fell else []
         for one in duplicates:
             one.fate = "duplicate"
         self.shown += new
@@ -259,7 +264,7 @@ def implicit_rows(owner, answers, wait):
     if delay is not None and delay <= wait:
         return [row(owner, owner.ts + wait, 1.0, "observed", delay)]
     rows = [row(owner, owner.ts + wait, 0.0, "observed", None)]
-    return rows + [row(owner, owner.ts + delay, 1.0, "correction", delay)] if answers else rows
+    return [*rows, row(owner, owner.ts + delay, 1.0, "correction", delay)] if answers else rows
 
 
 @dataclass
@@ -285,12 +290,14 @@ def events(r, policy, ids, span):
             shown.append(Shown(one.id, one.ts + again, r.randrange(2), 0, one.features))
         for _ in range(r.choice([0, 0, 1, 1, 2, 4])):
             a, w = policy.attribution_us, policy.wait_us
-            delay = r.choice([0, w, w + 1, a, a + 1, -1, r.randrange(w + 1), r.randrange(a + 1), r.randrange(-a, 2 * a + 1)])
+            edges = [0, w, w + 1, a, a + 1, -1]
+            delay = r.choice([*edges, r.randrange(w + 1), r.randrange(a + 1), r.randrange(-a, 2 * a + 1)])
             label = float(r.randrange(3)) if policy.explicit else None
             said.append(Said(one.id, one.ts + delay, r.randrange(2), 0, label))
             if r.random() < 0.15:
                 said.append(Said(one.id, one.ts + delay, r.randrange(2), 0, label))
-    said += [Said(r.choice([*ids, "nobody"]), r.randrange(span), 0, 0, 1.0 if policy.explicit else None) for _ in range(4)]
+    label = 1.0 if policy.explicit else None
+    said += [Said(r.choice([*ids, "nobody"]), r.randrange(span), 0, 0, label) for _ in range(4)]
     return shown, said
 
 
@@ -322,7 +329,7 @@ def cut(r, lines, disorder, within):
     """Ticks of random size; the watermark as the pipeline folds it, or, beyond the bound, further ahead."""
     at, watermark = [0] * len(lines), START
     ahead = 0 if within else r.choice([3, 40, 400])
-    size = r.choice([2, 8, 40])
+    size = r.choice([4, 12, 40])
     while any(a < len(line) for a, line in zip(at, lines, strict=True)):
         new = []
         for n, line in enumerate(lines):
@@ -366,8 +373,8 @@ class Joiner:
 
 
 def rows_of(table):
-    columns = ["impression_id", "event_time_us", "emit_time_us", "label", "row_kind", "delay_us", "user", "tags", "price"]
-    return [tuple(tuple(v) if isinstance(v, list) else v for v in d.values()) for d in table.select(columns).to_pylist()]
+    made = table.drop_columns("sample_rate").to_pylist()
+    return [tuple(tuple(v) if isinstance(v, list) else v for v in d.values()) for d in made]
 
 
 def refused_of(table):
@@ -436,3 +443,77 @@ def test_equals_brute_force(block, monkeypatch):
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
     assert rows > 1000
+
+
+def differs(case):
+    try:
+        check(case)
+    except AssertionError:
+        return True
+    return False
+
+
+def no_dedup(patch):
+    patch.setattr(admit, "starts", lambda *columns: admit.np.ones(len(columns[0]), bool))
+    patch.setattr(admit, "among", lambda rows, _: admit.np.zeros(len(rows[0]), bool))
+    patch.setattr(admit._Line, "near", lambda self, *_: admit.np.zeros(len(self.ts), bool))
+
+
+def no_void_rows(patch):
+    patch.setattr(join, "standing", lambda runs, refs: admit.gather(runs, refs, "_void") == 0)
+
+
+def late_by_the_new_watermark(patch):
+    first = admit.admit_impressions
+    ahead = {}
+
+    def admit_impressions(table, shown, said, before, policy):
+        return first(table, shown, said, ahead["watermark"], policy)
+
+    whole = join.join_part
+
+    def join_part(*args, **kwargs):
+        ahead["watermark"] = min(kwargs["watermark_us"], join.FOREVER)
+        return whole(*args, **kwargs)
+
+    patch.setattr(join, "admit_impressions", admit_impressions)
+    patch.setattr(join, "join_part", join_part)
+
+
+def early_feedback_ignored(patch):
+    whole = join._answers
+
+    def answers(tick, shown, said, touched):
+        found = whole(tick, shown, said, touched)
+        return found.pick(shown.is_old(touched)[found.owner] | ~said.is_old(found.ref))
+
+    patch.setattr(join, "_answers", answers)
+
+
+def labels_in_order_of_arrival(patch):
+    patch.setattr(label.Answers, "sort", lambda self: self.pick(admit.np.lexsort((self.ref, self.owner))))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [no_dedup, no_void_rows, late_by_the_new_watermark, early_feedback_ignored, labels_in_order_of_arrival],
+)
+def test_without_its_mechanism_it_differs(fault, monkeypatch):
+    cases = [case_of(seed) for seed in range(40)]
+    fault(monkeypatch)
+    assert any(differs(case) for case in cases)
+
+
+@pytest.mark.parametrize("fault", [no_dedup, late_by_the_new_watermark, early_feedback_ignored])
+def test_the_rows_differ_within_the_bound(fault, monkeypatch):
+    """Not only the counters: rows that users would train on."""
+    cases = [case for seed in range(60) if (case := case_of(seed)).within_bound]
+    fault(monkeypatch)
+    assert any(rows_differ(case) for case in cases)
+
+
+def rows_differ(case):
+    joiner = Joiner(case.policy)
+    rows = [row for tick in case.ticks for row in rows_of(joiner.tick(*tick).rows)]
+    want, _ = batch(case.policy, *([o for t in case.ticks for o in t[which]] for which in (0, 1)))
+    return bag(rows) != bag(want)
