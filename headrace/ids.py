@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.column import is_text, plain
+from headrace.column import is_number, is_text, plain
 from headrace.errors import WrongType
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def ids_of(name: str, column: pa.Array | pa.ChunkedArray) -> Ids:
     >>> ids_of("user", pa.array([42, None])).tolist() == [id_of("user", "42"), null_id("user")]
     True
     """
-    codes, values = _factorise(column)
+    codes, values = _factorise(_with_text(name, plain(column)))
     table = np.empty(len(values) + 1, np.int64)
     table[:-1] = _hash_all(f"{name}=".encode(), _texts(name, values))
     table[-1] = null_id(name)  # code -1
@@ -86,32 +86,39 @@ def _hash_all(prefix: bytes, texts: Iterable[bytes | None]) -> Ids:
     return (np.array(hashes, np.uint64) & np.uint64(MASK)).astype(np.int64)
 
 
-def _factorise(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Codes int64 [n] into the distinct values, -1 for null, and those values."""
-    column = plain(column)
-    encoded = (column.cast(pa.string()) if pa.types.is_null(column.type) else column).dictionary_encode()
-    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    return codes.astype(np.int64, copy=False), encoded.dictionary
-
-
-def _texts(name: str, values: pa.Array) -> list[bytes | None]:
-    """UTF-8 text of distinct non-null values, by the rules of this module."""
-    kind = values.type
-    if is_text(kind):
-        texts: list[bytes | None] = values.cast(pa.large_binary()).to_pylist()
-        return texts
-    if pa.types.is_integer(kind):
-        return [b"%d" % value for value in values.to_pylist()]
-    if pa.types.is_boolean(kind):
-        return [b"true" if value else b"false" for value in values.to_pylist()]
-    if pa.types.is_floating(kind):
-        return [_float_text(name, value) for value in values.to_numpy(zero_copy_only=False)]
+def _with_text(name: str, column: pa.Array) -> pa.Array:
+    """The column, if its values have a text by the rules of this module; WrongType."""
+    kind = column.type
+    if pa.types.is_null(kind):
+        return column.cast(pa.string())
+    if is_text(kind) or is_number(kind) or pa.types.is_boolean(kind):
+        return column
     raise WrongType(
         f"feature '{name}' is {kind} in the events; ids are made of strings, integers or booleans",
         hint="for a time use kind = 'time', for a list kind = 'ids'",
         feature=name,
         type=str(kind),
     )
+
+
+def _factorise(column: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Codes int64 [n] into the distinct values, -1 for null, and those values."""
+    encoded = column.dictionary_encode()
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    return codes.astype(np.int64, copy=False), encoded.dictionary
+
+
+def _texts(name: str, values: pa.Array) -> list[bytes | None]:
+    """UTF-8 text of distinct non-null values; None for NaN."""
+    kind = values.type
+    if is_text(kind):
+        texts: list[bytes | None] = values.cast(pa.large_binary()).to_pylist()
+        return texts
+    if pa.types.is_boolean(kind):
+        return [b"true" if value else b"false" for value in values.to_pylist()]
+    if pa.types.is_integer(kind):
+        return [b"%d" % value for value in values.to_pylist()]
+    return [_float_text(name, value) for value in values.to_numpy(zero_copy_only=False)]
 
 
 def _float_text(name: str, value: Any) -> bytes | None:
