@@ -31,15 +31,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from headrace.delta import Numbers, TableSpec, decode_rows
+from headrace.delta import Numbers, TableSpec
 from headrace.errors import TowerRefused
 from headrace.idindex import IdIndex
 from headrace.ids import unknown_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from headrace.published import PublishedTable
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -378,13 +376,3 @@ def _quiet() -> Iterator[None]:
             os.close(saved)
             os.close(nowhere)
             _quieted = True
-
-
-def view_of(published: PublishedTable, ids: Ids) -> tuple[TableView, ...]:
-    """The rows of `ids`, and of every feature's unknown id, decoded from a published table: for the trainer's gate."""
-    views = []
-    for spec in published.specs:
-        wanted = np.unique(np.concatenate([ids, [unknown_id(name) for name in spec.features]]).astype(np.int64))
-        scale, rows, found = published.lookup(spec.name, wanted)
-        views.append(TableView.of(spec, wanted[found], decode_rows(scale[found], rows[found], spec)))
-    return tuple(views)

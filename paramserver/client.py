@@ -176,7 +176,11 @@ def _typed(name: str, items: Sequence[Any], *, hashed: bool) -> dict[str, Any]:
     if types <= {str}:
         return {"strings": wire.Strings(values=["" if item is None else item for item in items])}
     names = ", ".join(sorted(kind.__name__ for kind in types))
-    raise InvalidRequest(f"feature '{name}' mixes values of the types {names}", hint="send one type", feature=name)
+    raise InvalidRequest(
+        f"feature '{name}' has values of the type{'s' if len(types) > 1 else ''} {names}",
+        hint="send strings, integers, floats or booleans, all of one type",
+        feature=name,
+    )
 
 
 def _type_of(item: Any) -> type:

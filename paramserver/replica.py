@@ -279,10 +279,17 @@ def _check_scores(generation: Generation) -> None:
     ids = {name: np.array([null_id(name)], np.int64) for name in schema.sparse}
     lists = {name: Ragged(np.empty(0, np.int64), np.zeros(2, np.int64)) for name in schema.lists}
     numbers = {name: np.full(1, np.nan, np.float32) for name in schema.numbers}
-    score = float(generation.scorer.score(Inputs(1, ids, lists, numbers))[0])
+    try:
+        score = float(generation.scorer.score(Inputs(1, ids, lists, numbers))[0])
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:  # tower, tables and schema do not fit together
+        raise _not_served(generation, f"cannot score: {error}") from None
     if not np.isfinite(score):
-        raise DamagedFile(
-            f"version {generation.version} scores {score}: it is applied but not served",
-            hint="the version before is served; look at the gate in `headrace versions show`",
-            version=generation.version,
-        )
+        raise _not_served(generation, f"scores {score}")
+
+
+def _not_served(generation: Generation, why: str) -> DamagedFile:
+    return DamagedFile(
+        f"version {generation.version} {why}; it is applied but not served",
+        hint="the version before is served; look at the gate in `headrace versions show`",
+        version=generation.version,
+    )

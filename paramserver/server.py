@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -21,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from headrace import clock, status
 from headrace.errors import PortInUse, ServingError, SettingsError, StoreError
 from paramserver.predict import Predictor
-from paramserver.replica import Replica
+from paramserver.replica import RETRY_S, Replica
 from paramserver.servicer import MOST_WATCHERS, Servicer
 from protos import headrace_pb2 as wire
 from protos import headrace_pb2_grpc
@@ -88,10 +89,9 @@ class Server:
 
     def wait_until_serving(self, timeout_s: float) -> bool:
         """Whether a generation serves, waiting for one up to `timeout_s`."""
-        seen = self.replica.changes
-        deadline_us = self._now_us() + int(timeout_s * clock.SECOND_US)
-        while self.replica.served is None and self._now_us() < deadline_us:
-            seen = self.replica.wait(seen, POLL_S)
+        end_s = time.monotonic() + timeout_s
+        while self.replica.served is None and time.monotonic() < end_s:
+            self.replica.wait(self.replica.changes, POLL_S)
         return self.replica.served is not None
 
     def wait(self) -> None:
@@ -169,6 +169,7 @@ class Server:
         except Exception as error:  # noqa: BLE001  predictions go on whatever the log holds
             _log.exception("server.poll_failed")
             self.replica.report(ServingError(f"following failed: {error!r}", hint="this is a defect: please report it"))
+            self._stopping.wait(RETRY_S)
             return
         if swapped:
             _log.info("server.swapped version=%d", self.replica.generation().version)

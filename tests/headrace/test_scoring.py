@@ -13,11 +13,10 @@ from handmade import SCHEMA, SPECS, linear_tower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.delta import Change, Delta, Numbers, TableSpec
+from headrace.delta import Numbers, TableSpec
 from headrace.errors import TowerRefused
 from headrace.ids import unknown_id
-from headrace.published import PublishedTable
-from headrace.scoring import LARGEST_BATCH, Inputs, Ragged, Scorer, TableView, Tower, bucket_of, view_of
+from headrace.scoring import LARGEST_BATCH, Inputs, Ragged, Scorer, TableView, Tower, bucket_of
 
 EMBEDDING = TableSpec("embedding", 4, "f32", SPECS[1].features)
 TOWER = Tower(linear_tower(4, 4, 2, weight=0.5, bias=0.25))
@@ -171,20 +170,3 @@ def test_litert_writes_nothing_to_stderr():
 
 def test_sizes_of_batches():
     assert [bucket_of(n) for n in (1, 2, 3, 1023, 1024)] == [1, 2, 4, 1024, 1024]
-
-
-def test_a_view_of_the_published_table_scores_alike():
-    rows = {i: i / 10 for i in range(10)} | {unknown_id("user"): 0.7}
-    full = tables(rows)
-    changes = [Change.of_rows(view.spec, *_items(view)) for view in full]
-    table = PublishedTable()
-    table.apply(Delta(1, None, tuple(changes)))
-    inputs = inputs_of([{"user": 77, "item": 2, "u_x_i": 88, "tags": [3, 99], "price": 1.0}])
-    wanted = np.array([77, 2, 88, 3, 99])
-    scorers = [Scorer(views, TOWER, prior=0.2, number_names=("price",)) for views in (full, view_of(table, wanted))]
-    assert scorers[0].logits(inputs).tolist() == scorers[1].logits(inputs).tolist()
-
-
-def _items(view: TableView):
-    ids, at = view.index.items()
-    return ids, view.values[at]

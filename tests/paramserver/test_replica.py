@@ -240,6 +240,15 @@ def test_a_version_that_scores_nan_is_applied_but_not_served(replica, publisher)
     assert (replica.generation().version, replica.problem) == (3, None)
 
 
+def test_a_tower_that_does_not_fit_the_tables_is_applied_but_not_served(replica, publisher):
+    publisher.start()
+    replica.poll()
+    publisher.delta({"linear": {U1: [1.0]}}, tower=linear_tower(9, 4, 2))
+    replica.poll()
+    assert (replica.generation().version, replica.applied_version) == (0, 1)
+    assert "version 1 cannot score" in str(replica.problem)
+
+
 def test_an_unknown_kind_stops_advancing_and_says_so(replica, publisher):
     publisher.start()
     publisher.delta({"linear": {U1: [1.0]}})
@@ -283,21 +292,6 @@ def test_another_schema_and_other_tables_begin_with_a_start(store, replica, publ
     publisher.delta({"linear": {I1: [4.0]}}, tower=linear_tower(0, 0, 2, weight=0.5))
     replica.poll()
     assert score(replica) == probability(4.5)
-
-
-def test_slabs_are_compacted_and_old_generations_stay_whole(replica, publisher):
-    random = np.random.default_rng(2)
-    publisher.start()
-    ids = random.integers(0, 2**62, 700)
-    kept = []
-    for version in range(1, 12):
-        publisher.delta({"linear": {int(id_): [float(version)] for id_ in ids}})
-        replica.poll()
-        kept.append(replica.generation())
-    for version, generation in enumerate(kept, 1):
-        view = generation.tables.tables[0].view()
-        assert (view.values[view.index.find(ids), 0] == version).all()
-    assert len(kept[-1].tables.tables[0].slab.hashes) < 4 * 1024
 
 
 def test_numbers_are_standardised_by_the_statistics_of_the_version(replica, publisher):

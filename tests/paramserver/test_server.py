@@ -108,7 +108,7 @@ def test_lists_for_each_candidate_and_missing_values(server, client, publisher):
         ({"u_x_i": "a"}, "feature 'u_x_i' is a cross and has no raw values", "it is made from user, item"),
         ({"item": Ids([5])}, "feature 'item' comes as ids, but the request has no schema_fingerprint", "see Status"),
         ({"price": Ids([5])}, "feature 'price' is a number and has no ids", ""),
-        ({"item": ["a", 1]}, "feature 'item' mixes values of the types int, str", "send one type"),
+        ({"item": ["a", 1]}, "feature 'item' has values of the types int, str", "all of one type"),
     ],
 )
 def test_a_request_that_cannot_be_right_says_why(server, client, publisher, features, text, hint):
