@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +46,8 @@ from headrace.errors import AccountingError, DamagedFile, NewerFormat
 from headrace.window import PartitionClock, window_start_us
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.log import Entry
     from headrace.store import Store
 
@@ -213,7 +214,7 @@ class ShardRecord:
         classes = sum(count.get(name, 0) for name in SUMS[role])
         if count.get("read", 0) != classes or min(count.values(), default=0) < 0:
             raise AccountingError(
-                f"record {self.seq}: {part.key} read {count.get('read', 0)} events, but its classes add up to {classes}",
+                f"record {self.seq}: {part.key} read {count.get('read', 0)} events, its classes add up to {classes}",
                 hint="this is a defect of headrace: nothing was committed; please report it",
                 seq=self.seq,
                 counts=dict(count),

@@ -14,10 +14,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
 
 __all__ = ["Horizon", "PartitionClock", "advance", "closed_us", "drained_us", "idle_since", "newest", "window_start_us"]
 
@@ -50,7 +53,8 @@ def window_start_us(times_us: np.ndarray, window_us: int) -> np.ndarray:
     >>> window_start_us(np.array([0, 59_999_999, 60_000_000]), 60_000_000).tolist()
     [0, 0, 60000000]
     """
-    return times_us - times_us % window_us
+    starts: np.ndarray = times_us - times_us % window_us
+    return starts
 
 
 def newest(watermark_us: int, event_time_us: int | None, disorder_us: int) -> int:

@@ -7,6 +7,7 @@ gives to another stream of the same source are passed over, not refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,11 @@ import pyarrow.compute as pc
 
 from headrace.encode import encode_values, misfits
 from headrace.errors import MissingFeature, WrongType
-from headrace.features import Feature
 from headrace.times import parse_time
 from pipelines.events import RAW_BYTES, Columns, Limits, Parsed, Refused, Stream
+
+if TYPE_CHECKING:
+    from headrace.features import Feature
 
 __all__ = ["check", "require"]
 
@@ -81,7 +84,7 @@ def _reasons(stream: Stream, limits: Limits, columns: Columns, times: pa.Array, 
 
 
 def _feature_reasons(feature: Feature, column: pa.Array, reasons: np.ndarray, *, nan_is_null: bool) -> None:
-    """Mark the records whose value of the feature has no encoding. A type that no value can have is an error at once."""
+    """Mark the records whose value has no encoding. A column of a type that no value can have is an error at once."""
     if not nan_is_null and pa.types.is_floating(column.type):
         reasons[np.asarray(pc.fill_null(pc.is_nan(column), False))] = "infinite"
     misfit = misfits(feature, column)

@@ -1,8 +1,8 @@
 """How an Arrow table travels through Beam: as an Arrow IPC stream.
 
-Part of correctness, not of speed alone: the default coder pickles a slice with the buffers of the whole table it was cut
-from (6 times the CPU, 10 times the memory). `CoGroupByKey` and a `Flatten` of differing types lose a registered coder,
-so every element of the job has the one type (int, pa.Table).
+Part of correctness, not of speed alone: the default coder pickles a slice with the buffers of the whole table it was
+cut from (6 times the CPU, 10 times the memory). `CoGroupByKey` and a `Flatten` of differing types lose a registered
+coder, so every element of the job has the one type (int, pa.Table).
 """
 
 from __future__ import annotations

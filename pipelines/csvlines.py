@@ -1,7 +1,8 @@
 """CSV lines -> typed columns. Arrow splits fields; text becomes numbers by the settings, never by looking at the data.
 
-Ids are text as it stands ("007" stays "007"). Numbers and labels: decimal; `true` and `false` as labels; empty, NA, NaN,
-null are missing. An empty field is missing. Times are integers or ISO 8601, as `time_unit` says. `where` compares text.
+Ids are text as it stands ("007" stays "007"). An empty field is missing; so are NA, NaN and null where a number or a
+time stands. Labels are numbers, `true` or `false`. Times are integers or ISO 8601, as `time_unit` says. `where`
+compares text.
 
 A block that Arrow cannot split into one row per line, with as many fields as the header, is halved until the bad lines
 are alone. A line break inside quotes is refused.
@@ -9,7 +10,7 @@ are alone. A line break inside quotes is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,11 @@ import pyarrow.csv as pcsv
 
 from pipelines.check import require
 from pipelines.events import RAW_BYTES, Columns, Limits, Refused, Stream, value_at
-from pipelines.lines import LineIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipelines.lines import LineIndex
 
 __all__ = ["parse_csv"]
 
@@ -53,7 +58,8 @@ def _odd_quotes(index: LineIndex) -> np.ndarray:
     if QUOTE not in index.block.data or not len(index):
         return np.zeros(len(index), bool)
     total = np.r_[0, np.cumsum(index.raw == QUOTE)]
-    return (total[index.ends] - total[index.starts]) % 2 == 1
+    odd: np.ndarray = (total[index.ends] - total[index.starts]) % 2 == 1
+    return odd
 
 
 def _split(stream: Stream, index: LineIndex, low: int, high: int) -> Iterator[tuple[pa.Table | None, int, int]]:

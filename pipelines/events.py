@@ -8,15 +8,19 @@ with their offset, reason and first bytes. An event is refused alone; its neighb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import WrongType
-from headrace.features import Feature, TimeUnit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace.features import Feature, TimeUnit
 
 __all__ = ["RAW_BYTES", "REASONS", "UNATTRIBUTED", "Columns", "Limits", "Parsed", "Refused", "Stream", "value_at"]
 
@@ -85,7 +89,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Columns:
-    """Typed raw values of n records: mine bool [n] (what `where` picks), one array [n] for each thing a stream needs."""
+    """Typed raw values of n records: mine bool [n] (what `where` picks), an array [n] for each thing a stream needs."""
 
     mine: np.ndarray
     id: pa.Array

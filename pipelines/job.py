@@ -6,8 +6,8 @@ An element is an order or (part, Arrow table), never an event. Work runs on a th
 releases the GIL). "spread" is there on runners with several workers. No side inputs, no CoGroupByKey, no file sinks of
 Beam: each was found to lose data, speed or the coder.
 
-The in-process runner is named explicitly: the switch behind Beam's `DirectRunner` first tries to download another engine.
-It runs a translated pipeline again and again, of which only the payload of "orders" changes from tick to tick.
+The in-process runner is named explicitly: the switch behind Beam's `DirectRunner` first tries to download another
+engine. It runs a translated pipeline again and again, of which only the payload of "orders" changes from tick to tick.
 
 Errors: a worker's exception reaches the driver as text. `Failed` carries the error of headrace in that text, and
 `recovered` finds it there, on any runner.
@@ -20,9 +20,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -35,6 +34,9 @@ from headrace.errors import HeadraceError, SettingsError
 from pipelines import coder  # noqa: F401  (registers the coder of pa.Table)
 from pipelines.orders import PartOrder, ReadOrder, Setup
 from pipelines.work import join, order_table, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["InProcess", "OtherRunner", "run_of"]
 
@@ -119,8 +121,7 @@ class Join(beam.DoFn):  # type: ignore[misc]
         self.running: list[Future[str]] = []
 
     def process(self, element: tuple[int, Iterable[pa.Table]]) -> None:
-        part, tables = element
-        self.running.append(self.pool.submit(join, self.setup_, part, list(tables)))
+        self.running.append(self.pool.submit(join, self.setup_, list(element[1])))
 
     def finish_bundle(self) -> None:
         for future in self.running:

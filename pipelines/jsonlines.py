@@ -5,9 +5,10 @@ counts only if Arrow found exactly one object per line, each line starting with 
 each other directly only at the top level, so then each line is one object), text is UTF-8, and no column of ids holds
 floats that are infinite, not numbers, or beyond 2^53.
 
-**Record.** A block that fails is halved until few lines are left; these are parsed one by one: needed keys at most once,
-no coercion between types. So one bad record costs a few dozen strict parses, and its neighbours never notice. Where a
-block passes, the records would have passed too, with the same ids and numbers: cuts between ticks change nothing.
+**Record.** A block that fails is halved until few lines are left; these are parsed one by one: needed keys at most
+once, no coercion between types. So one bad record costs a few dozen strict parses, and its neighbours never notice.
+Where a block passes, its records would have passed too, with the same ids and numbers: cuts between ticks change
+nothing.
 
 (pyarrow 25 crashes on a block that begins with `null`, and reads `{…}null{…}` as three rows: the checks on the lines
 come first, the count comes after.)
@@ -16,16 +17,20 @@ come first, the count comes after.)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from headrace.features import Feature
 from pipelines.events import RAW_BYTES, Columns, Limits, Refused, Stream
-from pipelines.lines import LineIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from headrace.features import Feature
+    from pipelines.lines import LineIndex
 
 __all__ = ["parse_json"]
 
@@ -35,6 +40,10 @@ EXACT = float(1 << 53)
 INT64 = 1 << 63
 OPEN, CLOSE = ord("{"), ord("}")
 DEEP = 500
+
+IDS = frozenset({pa.string(), pa.int64()})
+NUMBERS = frozenset({pa.int64(), pa.float64()})
+SUITABLE = {"number": NUMBERS, "bucket": NUMBERS, "time": IDS}
 
 Piece = tuple[Columns, np.ndarray]
 
@@ -123,10 +132,34 @@ def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema |
             types[feature.column] = _struct(stream, feature.column, sample)
         elif feature.kind in ("number", "bucket") and _only_number(stream, feature.column):
             types[feature.column] = pa.float64()
+        elif feature.kind == "ids" and all(record.get(feature.column) is None for record in sample):
+            types[feature.column] = pa.list_(pa.string())
     types[stream.time] = pa.string() if stream.time_unit in (None, "iso") else pa.int64()
     if None in types.values():
         return None
-    return pa.schema(sorted(types.items()))
+    schema = pa.schema(sorted(types.items()))
+    return schema if _suits(stream, schema) else None
+
+
+def _suits(stream: Stream, schema: pa.Schema) -> bool:
+    """Whether every use of a column can take its type."""
+    uses = [(schema.field(stream.id).type, IDS)]
+    if stream.label:
+        uses.append((schema.field(stream.label).type, NUMBERS | {pa.bool_(), pa.string()}))
+    for feature in stream.features:
+        if feature.path:
+            kind = _at(schema, feature.path)
+            if feature.kind == "ids":
+                kind = kind.value_type if pa.types.is_list(kind) else None
+            uses.append((kind, SUITABLE.get(feature.kind, IDS | NUMBERS | {pa.bool_()})))
+    return all(kind in suitable for kind, suitable in uses)
+
+
+def _at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type
+    return kind
 
 
 def _only_number(stream: Stream, column: str) -> bool:
@@ -135,7 +168,7 @@ def _only_number(stream: Stream, column: str) -> bool:
     return column not in others and kinds <= {"number", "bucket"}
 
 
-def _struct(stream: Stream, column: str, sample: list[dict[str, Any]]) -> pa.DataType | None:
+def _struct(stream: Stream, column: str, sample: Sequence[Mapping[str, Any]]) -> pa.DataType | None:
     """Struct type of a nested column: the fields that features need, to any depth."""
     paths = [feature.path[1:] for feature in stream.features if feature.column == column]
     return _fields(paths, [record.get(column) for record in sample])
@@ -180,8 +213,7 @@ class _Object(dict[str, Any]):
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     made = _Object(pairs)
     if len(made) < len(pairs):
-        seen: set[str] = set()
-        made.repeated = frozenset(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        made.repeated = frozenset(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     return made
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.sources.base import Lines
+if TYPE_CHECKING:
+    from pipelines.sources.base import Lines
 
 __all__ = ["LineIndex"]
 

@@ -11,15 +11,18 @@ Numbers of partitions are positions in the sorted list of "<stream>/<partition>"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headrace.schema import Schema
 from headrace.window import Horizon, PartitionClock, advance, drained_us, newest
-from pipelines.events import Stream
-from pipelines.label import LabelPolicy
-from pipelines.sources.base import Source, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headrace.schema import Schema
+    from pipelines.events import Stream
+    from pipelines.label import LabelPolicy
+    from pipelines.sources.base import Source, Span
 
 __all__ = [
     "PartOrder",

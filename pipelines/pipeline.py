@@ -11,22 +11,25 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import clock, failpoints, status
-from headrace.config import Settings
 from headrace.errors import LostRace
-from headrace.log import Entry
-from headrace.loop import Loop
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, plan_tick
 from pipelines.setup import setup_of
-from pipelines.sources.base import Source
 from pipelines.tick import Weighing, commit, make
 from pipelines.work import run_files, store_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from headrace.config import Settings
+    from headrace.log import Entry
+    from headrace.loop import Loop
+    from pipelines.sources.base import Source
 
 __all__ = ["Pipeline", "Replay"]
 

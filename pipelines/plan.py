@@ -6,16 +6,19 @@ A tick is due when a partition has new events, when pending rows fall due becaus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headrace.log import Entry
 from headrace.shard import Range, ShardRecord
 from headrace.window import PartitionClock, closed_us, idle_since
-from pipelines.label import LabelPolicy
 from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
 from pipelines.runs import Run, RunMeta
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from headrace.log import Entry
+    from pipelines.label import LabelPolicy
 
 __all__ = ["Plan", "falls_due", "orders_of", "plan_tick"]
 
@@ -63,7 +66,7 @@ def plan_tick(
     drain: bool = False,
     complete_until_us: int = 0,
 ) -> Plan:
-    """Plan the tick after `parent`. `idle`: since when each partition was seen at its end; the record knows the rest."""
+    """Plan the tick after `parent`. `idle`: since when each partition was seen at its end, if known."""
     previous = None if parent is None else ShardRecord.from_entry(parent)
     known = {part.key: part for part in previous.ranges} if previous else {}
     ranges: list[Range] = []

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from headrace.clock import SECOND_US
-from headrace.config import Settings, StreamSettings
-from headrace.schema import Schema
-from headrace.store import Store
 from headrace.window import Horizon
 from pipelines.events import Stream
 from pipelines.label import LabelPolicy
 from pipelines.orders import Setup
-from pipelines.sources.base import Source
 from pipelines.sources.files import FileSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace.config import Settings, StreamSettings
+    from headrace.schema import Schema
+    from headrace.store import Store
+    from pipelines.sources.base import Source
 
 __all__ = ["setup_of"]
 

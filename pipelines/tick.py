@@ -6,7 +6,7 @@
 4. Each part writes its runs and quarantine, then its result   pipeline.state_written   the same
 5. Results are gathered, invalid events weighed, sums checked  pipeline.before_commit   the same
 6. The record is appended (`headrace.log`); the log is the lock
-7. The record is durable                                       pipeline.committed       the next process reads it as head
+7. The record is durable                                       pipeline.committed       it is the head from now on
 8. Result files are deleted; a process that dies before leaves garbage of a committed number
 
 A process that dies anywhere is followed by one that plans again from the head: the same ranges give the same rows.
@@ -16,21 +16,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import headrace
 from headrace import failpoints
 from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
-from headrace.log import Entry, Log
 from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
-from headrace.store import Store
 from headrace.window import closed_us
 from pipelines.events import REASONS
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
 from pipelines.work import result_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.log import Entry, Log
+    from headrace.store import Store
 
 __all__ = ["Weighing", "commit", "make"]
 
@@ -98,7 +101,7 @@ def _too_many(stream: str, reports: Sequence[Report], invalid: int, total: int, 
         reasons.update((report.quarantine or {}).get("reasons", {}))
     reason, count = reasons.most_common(1)[0]
     return TooManyInvalid(
-        f"{invalid} of {total} events of stream '{stream}' were refused; most often ({count}) an event {REASONS[reason]}",
+        f"{invalid} of {total} events of stream '{stream}' were refused; most often ({count}) one {REASONS[reason]}",
         hint=f"correct streams.{stream} in the settings or the source; nothing was committed. The limit is"
         f" pipeline.quarantine_stop = {weighing.stop:g}; the refused events are in"
         f" {next(report.quarantine['path'] for report in reports if report.quarantine)}",
@@ -127,7 +130,7 @@ def _features_seen(setup: Setup, plan: Plan, reports: Sequence[Report]) -> None:
     if unseen:
         feature = setup.schema[unseen[0]]
         raise MissingFeature(
-            f"feature '{feature.name}' reads '{feature.place}', but none of {accepted} events of stream '{name}' has it",
+            f"feature '{feature.name}' reads '{feature.place}', but none of {accepted} events of '{name}' has it",
             hint=f'correct features.{feature.name} (column = "…" names the key of the event), or remove the feature;'
             " nothing was committed",
             feature=feature.name,
@@ -143,7 +146,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         replace(one, watermark_us=clock.watermark_us) for one, clock in zip(plan.ranges, clocks, strict=True)
     )
     shards = tuple(Shard.from_json(result.shard) for result in results if result.shard)
-    kept = [item for item in (*reports, *results) if item.quarantine]
+    refused = [*(report.quarantine for report in reports), *(result.quarantine for result in results)]
     starts = [window["start"] for shard in shards for window in shard.windows]
     open_until = max(starts) + setup.horizon.window_us if starts else 0
     previous = plan.previous
@@ -160,7 +163,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         counts=_counts(previous, ranges, results, reports),
         corrections=sum(result.corrections for result in results) + (previous.corrections if previous else 0),
         lost=previous.lost if previous else (),
-        quarantine=tuple(Quarantine(**item.quarantine) for item in kept if item.quarantine),
+        quarantine=tuple(Quarantine(**named) for named in refused if named),
         requests=previous.requests if previous else {"cursor": None, "outcomes": []},
         schema=setup.schema.fingerprint,
         code=headrace.__version__,

@@ -15,8 +15,6 @@ metadata `headrace`: {"kind": "impression" | "feedback" | "report" | "order", "n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -36,6 +34,9 @@ from pipelines.parse import parse
 from pipelines.runs import RunFiles, RunMeta, event_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+
     from pipelines.sources.base import Span
 
 __all__ = ["join", "order_table", "read", "result_path", "run_files", "store_at"]
@@ -67,7 +68,7 @@ def read(setup: Setup, order: ReadOrder, pool: ThreadPoolExecutor) -> Iterator[t
         yield part, _marked(pa.table({"json": [json.dumps(asdict(report))]}), "report", order.number)
 
 
-def join(setup: Setup, part: int, tables: Iterable[pa.Table]) -> str:
+def join(setup: Setup, tables: Iterable[pa.Table]) -> str:
     """Join all tables of one part and write what comes of it; the path of the result file."""
     order, reports, impressions, feedback = _sorted(setup, tables)
     watermark_us = watermark_after(order, reports, setup.horizon)

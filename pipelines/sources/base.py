@@ -14,11 +14,13 @@ A source is picklable: a URL and options. Reading happens in workers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import pyarrow as pa
 
 __all__ = ["Block", "Lines", "Reach", "Rows", "Source", "Span"]
 

@@ -5,9 +5,9 @@ folder. Names or folders that start with `.` or `_` are ignored.
 
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
     Parquet    exists once its footer verifies; the offset is a row
-    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of the first 4096
-               of a Parquet file), "behind": {name: size}}: the files behind the cursor that still exist. A new, grown or
-               shrunk one stops the partition; a deleted one is fine
+    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a Parquet
+               file: the first 4096), "behind": {name: size}}: the files behind the cursor that still exist. A new,
+               grown or shrunk one stops the partition; a deleted one is fine
 
 Rotation by renaming (app.log -> app.log.1) cannot be told from a replacement and is refused: write each file under its
 final name, rising with time (app-2026-01-31T12.jsonl).
@@ -16,10 +16,9 @@ final name, rising with time (app-2026-01-31T12.jsonl).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
@@ -27,6 +26,9 @@ from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTru
 from pipelines.sources.base import Block, Reach, Span
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.parquet import ParquetFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 __all__ = ["FileSource", "format_of"]
 
@@ -47,7 +49,8 @@ class FileSource:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        return fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+        fs, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+        return fs, str(path)
 
     @cached_property
     def _folder(self) -> bool:
@@ -67,7 +70,8 @@ class FileSource:
         return {"file": "", "offset": 0}
 
     def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach | None:
-        """How far to read. See the module's docstring for what stops it. `partition`: there is one."""
+        """How far to read. See the module's docstring for what stops it."""
+        del partition  # there is one
         try:
             sizes = self._sizes()
             if not sizes:
@@ -148,8 +152,8 @@ class FileSource:
         if (whole and size != identity["size"]) or self._hash(name, offset, size) != identity["hash"]:
             raise SourceChanged(
                 f"{self._path(name)} is another file than the one that was read up to {self._files.unit} {offset}",
-                hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new file"
-                " under its final name, rising with time",
+                hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new"
+                " file under its final name, rising with time",
                 file=name,
                 committed=offset,
             )
@@ -171,8 +175,8 @@ class FileSource:
     def _vanished(self, name: str) -> SourceVanished:
         return SourceVanished(
             f"{self._path(name) if name not in self.url else self.url} is not there",
-            hint="check `source` in the settings; if the file was moved or rotated by renaming, put it back: files may be"
-            " deleted only once a later file is being read",
+            hint="check `source` in the settings; if the file was moved or rotated by renaming, put it back: files may"
+            " be deleted only once a later file is being read",
             file=name,
         )
 

@@ -6,11 +6,13 @@ Offsets are bytes. A piece owns the lines that start in it, so any cut of a file
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.sources.base import SPAN_BYTES, Lines, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["LineFiles"]
 
@@ -51,7 +53,8 @@ class LineFiles:
     def length(self, path: str, size: int) -> int:  # noqa: ARG002  (rows of a Parquet file need the path)
         return size
 
-    def read(self, path: str, span: Span, columns: Collection[str] | None) -> Lines:  # noqa: ARG002  (text has no projection)
+    def read(self, path: str, span: Span, columns: Collection[str] | None) -> Lines:
+        del columns  # lines are read whole
         start = span.start if span.start == span.low else self._newline_after(path, span.start - 1, span.high)
         end = span.high if span.end >= span.high else self._newline_after(path, span.end - 1, span.high)
         data: bytes = self.fs.cat_file(path, start, end) if end > start else b""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import SourceError
 from pipelines.sources.base import Rows, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["ParquetFiles"]
 
@@ -31,7 +33,7 @@ class ParquetFiles:
         if footer is None and final:
             raise SourceError(
                 f"{path} is no complete Parquet file, and nothing after it can be read before it",
-                hint="write Parquet files under a temporary name (starting with `.` or `_`) and rename them when closed",
+                hint="write Parquet files under a name that starts with `.` or `_`, and rename them when closed",
                 path=path,
             )
         return None if footer is None else int(footer.num_rows)
@@ -75,7 +77,8 @@ class ParquetFiles:
 
 def _groups(footer: pq.FileMetaData, start: int, end: int) -> tuple[int, list[int], int]:
     """Row groups that hold rows `[start, end)`: (first row of the first group, groups, their rows)."""
-    at, first, groups, rows = 0, 0, [], 0
+    at, first, rows = 0, 0, 0
+    groups: list[int] = []
     for group in range(footer.num_row_groups):
         size = footer.row_group(group).num_rows
         if at < end and at + size > start:

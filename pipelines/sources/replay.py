@@ -6,15 +6,17 @@ with `arrival <= revealed` are there, the others not yet. Reading needs no clock
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from headrace.errors import SourceVanished
 from pipelines.sources.base import Reach, Rows, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 __all__ = ["ReplaySource"]
 
@@ -53,7 +55,8 @@ class ReplaySource:
     def first(self, partition: str) -> int:  # noqa: ARG002  (there is one)
         return 0
 
-    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach:  # noqa: ARG002
+    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach:
+        del partition, identity  # there is one, and its file does not change
         table = self._table
         end = table.num_rows if drain else int(self._arrivals.searchsorted(self.revealed_us, side="right"))
         per_row = max(1, table.nbytes // max(1, table.num_rows))
