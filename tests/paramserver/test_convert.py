@@ -78,14 +78,14 @@ def candidates(draw):
 
 
 @given(candidates())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_raw_values_are_encoded_as_events_are(columns):
     expected = Inputs.of(SCHEMA.encode_features({name: pa.array(columns[name], TYPES[name]) for name in columns}))
     assert same(inputs_of(request_of(columns), SCHEMA, 10), expected)
 
 
 @given(candidates())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_ids_are_taken_as_they_are(columns):
     encoded = SCHEMA.encode_features({name: pa.array(columns[name], TYPES[name]) for name in columns})
     features = {name: Ids(encoded[name].to_pylist()) for name in (*SCHEMA.sparse, *SCHEMA.lists)}
@@ -94,7 +94,7 @@ def test_ids_are_taken_as_they_are(columns):
 
 
 @given(candidates())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_shared_values_are_those_of_every_candidate(columns):
     shared = {name: columns[name][0] for name in ("user", "level", "age", "price")}
     repeated = columns | {name: [value] * len(columns[name]) for name, value in shared.items()}

@@ -30,7 +30,7 @@ def values(tables: Tables) -> dict[int, float]:
 
 
 @given(steps)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_every_generation_stays_what_it_was_and_has_the_published_digest(history):
     tables, published, plain, kept = Tables(), PublishedTable((SPEC,)), {}, []
     for version, rows in enumerate(history, 1):

@@ -18,7 +18,7 @@ from paramserver.replica import Replica
 from protos import headrace_pb2 as wire
 
 USERS = [f"u{i}" for i in range(64)]
-VERSIONS = 60
+VERSIONS = 40
 
 
 def request():

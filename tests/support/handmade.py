@@ -114,7 +114,7 @@ class _Graph:
 
 
 class Publisher:
-    """Commits versions to a log as a trainer would; `published[v]` is the table of version v."""
+    """Commits versions to a log as a trainer would."""
 
     def __init__(self, store: Store, *, schema: Schema = SCHEMA, specs: tuple[TableSpec, ...] = SPECS) -> None:
         self.store = store
@@ -123,7 +123,8 @@ class Publisher:
         self.specs = specs
         self.head: Entry | None = None
         self.record: VersionRecord | None = None
-        self.deltas: dict[int, tuple[int, Delta]] = {}  # version -> base, delta
+        self.deltas: dict[int, Delta] = {}
+        self._published = PublishedTable(specs)  # of the newest version
 
     @property
     def next(self) -> int:
@@ -143,6 +144,7 @@ class Publisher:
             created_at_us=1,
             code="test",
         )
+        self._published = PublishedTable(self.specs)
         return self.commit(record)
 
     def table(self, version: int) -> PublishedTable:
@@ -152,7 +154,7 @@ class Publisher:
         while at is not None:
             record = VersionRecord.from_entry(self.log.read(at))
             if at in self.deltas:
-                steps.append(self.deltas[at][1])
+                steps.append(self.deltas[at])
             at = record.table_of
         table = PublishedTable(self.specs)
         for delta in reversed(steps):
@@ -170,16 +172,15 @@ class Publisher:
 
     def publish(self, delta: Delta, **fields: Any) -> Entry:
         assert self.record is not None
-        self.deltas[delta.of] = (delta.base or 0, delta)
+        self.deltas[delta.of] = delta
+        self._published.apply(delta)
         data = write_delta(delta)
         path = f"models/default/params/{delta.of:012d}-delta-{self.log.writer}.arrow"
         self.store.write(path, data)
-        table = self.table(self.record.version)
-        table.apply(delta)
         return self._after(
             kind="delta",
             delta=NamedFile(path, sha256_of(data), len(data)),
-            digest=table.digest().to_json(),
+            digest=self._published.digest().to_json(),
             watermark_us=1_000_000 * delta.of,
             **fields,
         )
@@ -192,13 +193,14 @@ class Publisher:
 
     def rollback(self, to: int) -> Entry:
         target = VersionRecord.from_entry(self.log.read(to))
+        self._published = self.table(to)
         return self._after(kind="rollback", to=to, digest=target.digest, watermark_us=target.watermark_us)
 
     def snapshot(self) -> Kept:
         """Writes a snapshot of the newest version; the next record names it."""
         assert self.record is not None
         of = self.record.version
-        data = write_delta(self.table(of).snapshot(of))
+        data = write_delta(self._published.snapshot(of))
         path = f"models/default/params/{of:012d}-snapshot-{self.log.writer}.arrow"
         self.store.write(path, data)
         kept = Kept(of, path, sha256_of(data), len(data))
