@@ -52,8 +52,9 @@ def _parquet(path: Path, rows: int) -> pa.Table:
 
 
 def _head(path: Path, lines: int) -> io.BytesIO:
+    """The first complete lines; of a file that grows the last one may not be."""
     with path.open("rb") as file:
-        return io.BytesIO(b"".join(islice(file, lines)))
+        return io.BytesIO(b"".join(line for line in islice(file, lines) if line.endswith(b"\n")))
 
 
 def _csv(path: Path, rows: int) -> pa.Table:

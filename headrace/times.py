@@ -159,6 +159,8 @@ def _is_day(text: str) -> bool:
 def local_parts(times_us: npt.NDArray[np.int64], part: str, zone: str) -> npt.NDArray[np.int64]:
     """A part of each time on the clocks and calendars of a zone: minute, hour, weekday (Monday = 0), day of the month.
 
+    Arrow knows summer time up to 2037.
+
     >>> local_parts(np.array([1357035300000000]), "hour", "America/New_York").tolist()
     [5]
     """

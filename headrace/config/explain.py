@@ -95,7 +95,12 @@ def place(location: Location) -> str:
     >>> place(("label", "wait_s")), place(("features", "user", "kind")), place(("streams", "click", "id"))
     ('[label] wait_s', '[features] user: kind', '[streams.click] id')
     """
-    parts = [str(part) for part in location]
+    parts: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            parts[-1] += f"[{part}]"
+        else:
+            parts.append(part)
     if len(parts) == 1:
         return f"section [{parts[0]}]"
     if parts[0] == "streams" and len(parts) > 2:

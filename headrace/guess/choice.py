@@ -107,16 +107,14 @@ def _skewed(column: Column) -> bool:
 
 def _is_outcome(column: Column, label: Column) -> bool:
     known = np.isfinite(label.numbers)
+    y = label.numbers[known]
+    share = float(y.mean())
     if column.what != "text":  # known only for events that went well is an outcome too
-        missing = label.numbers[known & ~column.present]
-        if _separates(column.numbers[known], label.numbers[known]) or _settles(
-            missing, float(label.numbers[known].mean())
-        ):
+        missing = y[~column.present[known]]
+        if _separates(column.numbers[known], y) or _settles(missing, share):
             return True
-    return column.distinct <= FLAGS and any(
-        _settles(label.numbers[known & column.equal(value)], float(label.numbers[known].mean()))
-        for value in values_of(column)
-    )
+    flags = values_of(column) if column.distinct <= FLAGS else []
+    return any(_settles(y[column.equal(value)[known]], share) for value in flags)
 
 
 def _separates(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> bool:

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace import config, guess
+from headrace.errors import SettingsError
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def outcomes(rows: int = 2_000) -> pa.Table:
+    """One event with its label; columns that tell the label; a column of every kind."""
+    rng = random.Random(3)
+    events = []
+    for number in range(rows):
+        label = rng.random() < 0.3
+        shown = START + timedelta(seconds=number)
+        events.append(
+            {
+                "order_id": 10_000 + number,
+                "created": shown.isoformat(),
+                "result_at": (shown + timedelta(hours=rng.uniform(1, 40))).isoformat(),
+                "y": int(label),
+                "country": rng.choice(["de", "fr", "cn"]),
+                "shop": f"shop {rng.randrange(300)}",
+                "customer_id": rng.randrange(900),
+                "weekpart": rng.randrange(3),
+                "amount": round(rng.lognormvariate(3, 2), 2),
+                "basket": [rng.choice("abcd") for _ in range(rng.randrange(6))],
+                "first": rng.random() < 0.5,
+                "refund": rng.uniform(1, 9) if label else 0.0,
+                "complaint": 1 if label and rng.random() < 0.5 else 0,
+                "delivery_days": None if label else rng.random(),
+                "currency": "EUR",
+                "session": f"{number:032x}",
+                "address": {"city": "x"},
+                "window": rng.randrange(4),
+            }
+        )
+    return pa.Table.from_pylist(events)
+
+
+def feed(rows: int = 2_000) -> pa.Table:
+    """Impressions and clicks in one stream."""
+    rng = random.Random(4)
+    events: list[dict[str, Any]] = []
+    for number in range(rows):
+        at = 1_700_000_000_000 + number * 500
+        shown = {"action": "impression", "request": f"r{number}", "request_id": f"r{number}", "ts": at,
+                 "user": f"u{rng.randrange(400)}", "item": rng.randrange(5_000)}  # fmt: skip
+        events.append(shown)
+        if rng.random() < 0.1:
+            events.append({"action": "click", "request_id": f"r{number}", "ts": at + rng.randrange(20_000)})
+    return pa.Table.from_pylist(events)
+
+
+def test_outcomes_become_explicit_settings() -> None:
+    guessed = guess.guess(outcomes(), "orders.parquet")
+    settings = config.parse(guessed.text)
+    assert (settings.impression.id, settings.impression.time) == ("order_id", "created")
+    assert (settings.feedback.time, settings.feedback.label) == ("result_at", "y")
+    assert settings.label.mode == "explicit"
+    assert settings.label.attribution_s >= 40 * 3600
+    assert settings.loop.prior == pytest.approx(0.3, abs=0.05)
+    kinds = {feature.name: feature.kind for feature in settings.schema().features}
+    assert kinds == {
+        "country": "category", "shop": "id", "customer_id": "id", "weekpart": "category", "amount": "number",
+        "basket": "ids", "first": "category", "my_window": "category", "hour": "time", "weekday": "time",
+    }  # fmt: skip
+    features = settings.schema()
+    assert features["amount"].transform == "log1p"
+    assert features["basket"].max == 5
+    assert features["my_window"].column == "window"
+    assert features.encode(outcomes()).num_rows == 2_000
+
+
+def test_outcomes_are_left_out_and_said() -> None:
+    guessed = guess.guess(outcomes(), "orders.parquet")
+    assert "# left out, tells the label almost alone: an outcome?: refund, complaint, delivery_days" in guessed.text
+    assert "# left out, the same in every event: currency" in guessed.text
+    assert "# left out, differs in every event: session" in guessed.text
+    assert '# left out, nested: reach into it with path = "a.b": address' in guessed.text
+    assert [note.split()[0] for note in guessed.notes] == ["refund", "complaint", "delivery_days"]
+
+
+def test_two_types_of_events_become_implicit_settings() -> None:
+    settings = config.parse(guess.guess(feed(), "logs/feed.jsonl").text)
+    assert settings.impression.where == {"action": "impression"}
+    assert (settings.feedback_name, settings.feedback.where) == ("click", {"action": "click"})
+    assert (settings.impression.id, settings.impression.time_unit) == ("request_id", "ms")
+    assert (settings.label.mode, settings.label.wait_s, settings.label.attribution_s) == ("implicit", 30, 30)
+    assert {feature.name for feature in settings.schema().features} == {"user", "item", "hour", "weekday"}
+
+
+@pytest.mark.parametrize(("divisor", "unit"), [(1, "us"), (1_000, "ms"), (1_000_000, "s")])
+def test_units_of_integer_times(divisor: int, unit: str) -> None:
+    times = [1_700_000_000_000_000 // divisor + i for i in range(100)]
+    events = pa.table({"id": range(100), "ts": times, "label": [0, 1] * 50, "x": ["a", "b"] * 50})
+    guessed = guess.guess(events, "e.csv")
+    assert config.parse(guessed.text).impression.time_unit == unit
+    assert guessed.notes[-1] == "no time of the label was found: labels count as known at 'ts' itself"
+
+
+def test_naive_times_are_said() -> None:
+    events = pa.table(
+        {"id": range(9), "time": ["2024-05-01T10:00:00"] * 9, "label": [0, 1, 0] * 3, "x": list("abc") * 3}
+    )
+    guessed = guess.guess(events, "e.csv")
+    assert config.parse(guessed.text).impression.time_zone == "UTC"
+    assert "'time' has no time zone: UTC is assumed" in guessed.notes
+
+
+def test_many_columns_stay_within_forty_lines() -> None:
+    wide = {f"column {i}": [f"{i}-{j % 7}" for j in range(200)] for i in range(80)}
+    events = pa.table({"id": range(200), "ts": range(1_700_000_000, 1_700_000_200), "label": [0, 1] * 100, **wide})
+    text = guess.guess(events, 'odd "name".csv').text
+    assert len(text.splitlines()) <= 40
+    assert "# left out for brevity" in text
+    assert config.parse(text).schema().features[0].column == "column 0"
+
+
+@pytest.mark.parametrize(
+    ("columns", "role"),
+    [
+        ({"id": [1, 2], "label": [0, 1]}, "time"),
+        ({"id": [1, 2], "ts": [1_700_000_000, 1_700_000_001]}, "label"),
+        ({"ts": [1_700_000_000, 1_700_000_001] * 2, "label": [0, 1] * 2, "x": ["a"] * 4}, "id"),
+    ],
+)
+def test_what_cannot_be_guessed_is_named(columns: dict[str, list[Any]], role: str) -> None:
+    with pytest.raises(SettingsError, match=f"no column that could be the {role}") as error:
+        guess.guess(pa.table(columns), "e.csv")
+    assert "without --from" in error.value.hint
+
+
+def test_no_events_no_guess() -> None:
+    with pytest.raises(SettingsError, match="no events to look at"):
+        guess.guess(pa.table({"a": pa.array([], pa.int64())}), "e.csv")
+
+
+def test_the_template_is_a_feed_in_thirty_lines() -> None:
+    settings = config.parse(guess.TEMPLATE)
+    assert settings.label.mode == "implicit"
+    assert len(settings.schema().features) == 5
+    assert len(guess.TEMPLATE.splitlines()) <= 30
