@@ -63,9 +63,9 @@ class IdIndex:
 
     def updated(self, ids: Ids, rows: Rows, gone: Ids | None = None) -> Self:
         """A new index in which `ids` have `rows` and `gone` have none. Ids within one call are unique."""
-        if 2 * (self._used[0] + len(ids)) > len(self._keys):
+        if not self._has_room(len(ids)) and not self._has_room(fresh := int((self.find(ids) < 0).sum())):
             live = self.items()
-            after = self.empty(2 * (len(live[0]) + len(ids)))
+            after = self.empty(2 * (len(live[0]) + fresh))
             after.put(*live)
         else:
             after = type(self)(self._keys, self._rows.copy(), self._used)
@@ -78,6 +78,9 @@ class IdIndex:
         """All ids that have a row, with their rows, in no particular order."""
         slots = np.flatnonzero(self._rows >= 0)
         return self._keys[slots], self._rows[slots]
+
+    def _has_room(self, ids: int) -> bool:
+        return 2 * (self._used[0] + ids) <= len(self._keys)
 
     def _home(self, ids: Ids) -> Ids:
         return ((ids.view(np.uint64) * _MULTIPLIER) >> self._shift).view(np.int64)

@@ -96,8 +96,8 @@ class Replica:
 
     @property
     def problem(self) -> HeadraceError | None:
-        """What keeps this replica from the newest version; None if nothing does."""
-        return self._problem
+        """What keeps this replica from the newest version, or from any; None if nothing does."""
+        return self._problem or (_NOTHING_YET if self._served is None else None)
 
     @property
     def applied_version(self) -> int | None:
@@ -111,7 +111,7 @@ class Replica:
         """The generation to answer from. NotReady as long as there is none."""
         served = self._served
         if served is None:
-            problem = self._problem or _NOTHING_YET
+            problem = self.problem or _NOTHING_YET
             raise NotReady(f"nothing can be served yet: {problem.message}", hint=problem.hint)
         return served
 

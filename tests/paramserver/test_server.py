@@ -197,7 +197,7 @@ def test_without_a_version_the_server_listens_and_says_what_to_do(server, client
         client.predict(PLAIN)
     assert "headrace train" in caught.value.hint
     status = client.status()
-    assert (status.state, status.version) == ("starting", None)
+    assert (status.state, status.version, status.problem) == ("starting", None, "the version log is empty")
 
 
 def test_status_says_what_is_served_and_what_is_wrong(server, client, publisher, store):
