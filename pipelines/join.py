@@ -363,7 +363,7 @@ def _meta(run: Run, level: int, bucket: int) -> RunMeta:
 def _take(runs: Sequence[Run], refs: NDArray[np.int64], columns: Sequence[str]) -> pa.Table | None:
     """Columns of the referenced rows, which must be in the order of their runs; None when there are none."""
     number = refs >> ROW_BITS
-    parts = [runs[which].take(refs[number == which] & ROW, columns) for which in np.unique(number)]
+    parts = [runs[which].take(refs[number == which] & ROW, columns) for which in np.flatnonzero(np.bincount(number))]
     return pa.concat_tables(parts) if parts else None
 
 
