@@ -17,6 +17,7 @@ Shard record: an entry of kind `shard` in `shards/log`. Body:
     corrections         correction rows since the loop began
     lost                [{stream, partition, from, to}]: ranges that an operator accepted as lost
     quarantine          [{path, sha256, rows, reasons: {code: n}}] of this tick
+    parts               number of parts; it stays while events are pending
     requests            {"cursor": {seq, sha256} | null, "outcomes": [...]}
     schema, code        fingerprint of the features; version of headrace
     committed_at_us     wall clock at the commit; nothing is decided by it
@@ -158,6 +159,7 @@ class ShardRecord:
     code: str
     committed_at_us: int
     declared: Mapping[str, Any] = field(default_factory=lambda: {"complete_until_us": 0, "drain": False})
+    parts: int = 1
     corrections: int = 0
     lost: tuple[Mapping[str, Any], ...] = ()
     quarantine: tuple[Quarantine, ...] = ()

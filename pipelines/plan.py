@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import SettingsError
 from headrace.shard import Range, ShardRecord
-from headrace.window import PartitionClock, closed_us, idle_since
+from headrace.window import closed_us, idle_since
 from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
-from pipelines.runs import Run, RunMeta
+from pipelines.runs import RunMeta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from headrace.log import Entry
     from pipelines.label import LabelPolicy
+    from pipelines.runs import Run
+    from pipelines.sources.base import Reach
 
 __all__ = ["Plan", "falls_due", "orders_of", "plan_tick"]
 
@@ -68,40 +71,69 @@ def plan_tick(
 ) -> Plan:
     """Plan the tick after `parent`. `idle`: since when each partition was seen at its end, if known."""
     previous = None if parent is None else ShardRecord.from_entry(parent)
-    known = {part.key: part for part in previous.ranges} if previous else {}
+    if previous is not None:
+        _check_settings(setup, previous)
     ranges: list[Range] = []
     size, complete = 0, True
-    for name, source in sorted(setup.sources.items()):
-        for partition in source.partitions():
-            before = known.pop(f"{name}/{partition}", None) or Range(
-                name, partition, None, *[source.first(partition)] * 2
-            )
-            reach = source.reach(
-                partition, before.end, before.identity, max_bytes=max(1, max_bytes - size), drain=drain
-            )
-            if reach is None:
-                ranges.append(replace(before, start=before.end, idle_since_us=None))
-                complete = False
-                continue
-            since = idle.get(before.key, before.idle_since_us)
-            since = idle_since(since, caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us)
-            ranges.append(
-                replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=since)
-            )
-            size, complete = size + reach.size, complete and reach.caught_up
-    ranges += [replace(gone, start=gone.end, idle_since_us=None) for gone in known.values()]
+    for before in _partitions(setup, previous):
+        planned, reach = _range(setup, before, max(1, max_bytes - size), idle, now_us=now_us, drain=drain)
+        ranges.append(planned)
+        size += reach.size if reach else 0
+        complete = complete and reach is not None and reach.caught_up
     plan = Plan(
         parent=parent,
         previous=previous,
         now_us=now_us,
         ranges=tuple(sorted(ranges, key=lambda one: one.key)),
         size=size,
-        complete=complete and not known,
+        complete=complete,
         complete_until_us=complete_until_us if complete else 0,
         drain=drain and complete,
         due=size > 0,
     )
     return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
+
+
+def _partitions(setup: Setup, previous: ShardRecord | None) -> list[Range]:
+    """Every partition as it was left, the one that lags behind first: it may use the budget of the tick."""
+    known = {part.key: part for part in previous.ranges} if previous else {}
+    for name, source in setup.sources.items():
+        for partition in source.partitions():
+            first = source.first(partition)
+            known.setdefault(f"{name}/{partition}", Range(name, partition, None, first, first))
+    return sorted(known.values(), key=lambda one: (one.watermark_us, setup.streams[one.stream].role != "impression"))
+
+
+def _range(
+    setup: Setup, before: Range, max_bytes: int, idle: Mapping[str, int | None], *, now_us: int, drain: bool
+) -> tuple[Range, Reach | None]:
+    source = setup.sources[before.stream]
+    reach = source.reach(before.partition, before.end, before.identity, max_bytes=max_bytes, drain=drain)
+    if reach is None:
+        return replace(before, start=before.end, idle_since_us=None), None
+    since = idle_since(
+        idle.get(before.key, before.idle_since_us), caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us
+    )
+    moved = replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=since)
+    return moved, reach
+
+
+def _check_settings(setup: Setup, previous: ShardRecord) -> None:
+    """Refuse settings that do not fit what is pending."""
+    if not previous.pending:
+        return
+    if previous.parts != setup.parts:
+        raise SettingsError(
+            f"pipeline.parts is {setup.parts}, but events are pending in {previous.parts} parts",
+            hint=f"set pipeline.parts = {previous.parts}, or run once with that and --drain before changing it",
+        )
+    if previous.schema != setup.schema.fingerprint:
+        raise SettingsError(
+            "the features changed while impressions with the old ones are pending",
+            hint="run once with the old [features] and --drain, or start a new loop.root",
+            old=previous.schema,
+            new=setup.schema.fingerprint,
+        )
 
 
 def orders_of(setup: Setup, plan: Plan, tick: Tick) -> list[ReadOrder | PartOrder]:
@@ -171,7 +203,3 @@ def _due(setup: Setup, plan: Plan, open_run: Callable[[RunMeta], Run]) -> bool:
         return True
     runs = [RunMeta.from_json(meta) for meta in plan.previous.pending]
     return falls_due(runs, open_run, before_us=plan.before_us, after_us=after_us, policy=setup.policy)
-
-
-def clocks_of(ranges: Sequence[Range]) -> list[PartitionClock]:
-    return [one.clock for one in ranges]

@@ -165,6 +165,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         lost=previous.lost if previous else (),
         quarantine=tuple(Quarantine(**named) for named in refused if named),
         requests=previous.requests if previous else {"cursor": None, "outcomes": []},
+        parts=setup.parts,
         schema=setup.schema.fingerprint,
         code=headrace.__version__,
         committed_at_us=0,

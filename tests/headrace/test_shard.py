@@ -47,6 +47,7 @@ def record(**changes):
         shards=(),
         pending=({"part": 0, "path": "x"},),
         counts=counts,
+        parts=2,
         schema="ab",
         code="1",
         committed_at_us=2,

@@ -18,8 +18,8 @@ BIG = 1 << 30
 class Reader:
     """Reads a source tick by tick as a pipeline does; `text` is all that it has read."""
 
-    def __init__(self, url, format=""):
-        self.source = FileSource(str(url), format)
+    def __init__(self, url, kind=""):
+        self.source = FileSource(str(url), kind)
         self.at, self.identity = self.source.first("files"), None
         self.text, self.rows = b"", []
 

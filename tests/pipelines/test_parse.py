@@ -140,7 +140,7 @@ VALUES = st.one_of(
 )
 RECORDS = st.one_of(
     st.just(GOOD),
-    st.fixed_dictionaries({}, optional={key: VALUES for key in [*GOOD, "other"]}),
+    st.fixed_dictionaries({}, optional=dict.fromkeys([*GOOD, "other"], VALUES)),
     st.tuples(st.sampled_from(list(GOOD)), VALUES).map(lambda change: {**GOOD, change[0]: change[1]}),
 ).map(lambda record: json.dumps(record).encode())
 GARBAGE = st.one_of(
@@ -244,13 +244,11 @@ def test_csv_without_a_needed_column():
     assert "id, ts, user" in caught.value.hint
 
 
+CSV_LINES = ["a,1,b,2", "a,1,b", '"a",1,"b,c",2', 'a,1,"b,2', "a,,b,2", "a,1,b,x", "", "a,1,b,2,3"]
+
+
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(["a,1,b,2", "a,1,b", '"a",1,"b,c",2', 'a,1,"b,2', "a,,b,2", "a,1,b,x", "", "a,1,b,2,3"]),
-        max_size=8,
-    )
-)
+@given(st.lists(st.sampled_from(CSV_LINES), max_size=8))
 def test_any_cut_of_csv_gives_the_same(rows):
     whole = parse(TABULAR, LIMITS, csv("".join(f"{row}\n" for row in rows)))
     refused, accepted, at = [], 0, 0
