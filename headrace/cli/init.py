@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from headrace.cli import options, terminal
 from headrace.errors import SettingsError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def register(app: typer.Typer) -> None:
@@ -36,19 +35,32 @@ def init(
         raise SettingsError(
             f"{config} exists already", hint="add --force to replace it, or name another file with -c", path=config
         )
-    from headrace import guess
-
-    text, notes = _written(guess, source, config)
+    text, notes = _guessed(source, config) if source else (_template(), [])
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(text, encoding="utf-8")
     if as_json:
-        terminal.show_json({"path": str(config), "guessed_from": source, "notes": notes})
+        terminal.show_json({"path": str(config), "guessed_from": source or None, "notes": notes})
         return terminal.Code.OK
     for note in notes:
         terminal.say(f"note: {note}")
-    terminal.say(f"wrote {config}; read it, then: headrace config check && headrace backtest")
+    named = "" if config == options.DEFAULT else f" -c {config}"
+    terminal.say(f"wrote {config}; read it, then: headrace config check{named} && headrace backtest{named}")
     return terminal.Code.OK
 
 
-def _written(guess: object, source: str, config: Path) -> tuple[str, list[str]]:
-    raise NotImplementedError
+def _template() -> str:
+    from headrace.guess import TEMPLATE
+
+    return TEMPLATE
+
+
+def _guessed(source: str, config: Path) -> tuple[str, list[str]]:
+    """The text and notes. Paths in a settings file are relative to its folder."""
+    from headrace.cli.sample import sample_of
+    from headrace.guess import guess
+
+    place = Path(source)
+    folder = config.absolute().parent
+    shown = place if place.is_absolute() else Path(os.path.relpath(place.absolute(), folder))
+    found = guess(sample_of(place), str(shown) + ("/" if place.is_dir() else ""))
+    return found.text, list(found.notes)

@@ -32,8 +32,8 @@ def load(path: Path) -> Settings:
     return config.load(path)
 
 
-def open_loop(settings: Settings) -> Loop:
-    """The loop that the settings name."""
+def open_loop(settings: Settings, *, create: bool = False) -> Loop:
+    """The loop that the settings name. `create`: make it if there is none; without, NotFound."""
     from headrace import loop, store
 
-    return loop.open_loop(store.open_store(settings.loop.root), settings.loop.name)
+    return loop.open_loop(store.open_store(settings.loop.root), settings.loop.name, create=create)

@@ -40,7 +40,7 @@ def run(
     """Read the sources, join labels, write windowed shards."""
     flags = _flags(beam)
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 
@@ -65,7 +65,7 @@ def run(
 def plan(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
     """What the next tick would read, without reading it."""
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 
@@ -86,7 +86,7 @@ def replay(
 ) -> int:
     """Run one committed tick again from its ranges and compare the bytes. Commits nothing."""
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 

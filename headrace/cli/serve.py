@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli import options, resident, terminal
 from headrace.cli.quiet import native_output
+from headrace.errors import LostRace, StoreError
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace.loop import Loop
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +31,11 @@ def serve(
     Always from the newest version, which is swapped in without a pause. Loopback only.
     """
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     with native_output("serve"), resident.until_stopped(f"headrace serve -c {config}") as stop:
         from paramserver.server import Server
 
+        _write_version_0(loop, settings)
         server = Server(loop, settings, port=port)
         server.start()
         try:
@@ -39,3 +45,17 @@ def serve(
         finally:
             server.stop()
     return terminal.Code.OK
+
+
+def _write_version_0(loop: Loop, settings: Settings) -> None:
+    """A new loop answers its prior at once, before a trainer has started. Without the right to write, it waits."""
+    if loop.version_log().head() is not None:
+        return
+    from training.start import write_start
+
+    try:
+        write_start(loop, settings)
+    except LostRace:
+        return  # a trainer was first
+    except StoreError as refused:
+        terminal.say(f"waiting for a first version: {refused.message}")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import clock
 from headrace.cli import options, terminal
+from headrace.errors import NotFound
 
 if TYPE_CHECKING:
     import typer
 
+    from headrace.config import Settings
     from headrace.log import Entry
     from headrace.loop import Loop
 
@@ -27,7 +29,11 @@ def status(*, as_json: options.Json = False, config: options.Config = options.DE
     Events, shards, versions, freshness, and who is running.
     """
     settings = options.load(config)
-    state = state_of(options.open_loop(settings), root=settings.loop.root, now_us=clock.now_us())
+    try:
+        loop = options.open_loop(settings)
+    except NotFound:
+        loop = None
+    state = state_of(loop, settings, now_us=clock.now_us())
     if as_json:
         terminal.show_json(state)
     else:
@@ -35,11 +41,11 @@ def status(*, as_json: options.Json = False, config: options.Config = options.DE
     return terminal.Code.OK
 
 
-def state_of(loop: Loop, *, root: str, now_us: int) -> dict[str, Any]:
-    """What `--json` prints."""
+def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str, Any]:
+    """What `--json` prints. loop: None where nothing has made it yet."""
     from headrace import status as beats
 
-    shards, versions = loop.shard_log().head(), loop.version_log().head()
+    shards, versions = (loop.shard_log().head(), loop.version_log().head()) if loop else (None, None)
     running = [
         {
             "role": beat.role,
@@ -49,14 +55,14 @@ def state_of(loop: Loop, *, root: str, now_us: int) -> dict[str, Any]:
             "living": beat.living(now_us),
             "info": beat.info,
         }
-        for beat in beats.heartbeats(loop.store)
+        for beat in (beats.heartbeats(loop.store) if loop else ())
     ]
     watermark_us = versions.body["watermark_us"] if versions else None
     return dict(
         terminal.clean(
             {
-                "loop": loop.name,
-                "root": root,
+                "loop": settings.loop.name,
+                "root": settings.loop.root,
                 "shards": _shards(shards),
                 "versions": _versions(versions),
                 "untrained": _untrained(shards, versions),

@@ -50,7 +50,7 @@ def train(
     if once and watch:
         raise typer.BadParameter("--once and --watch exclude each other")
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     with native_output("train"):
         terminal.say("starting TensorFlow (10 to 30 s) …")
         from training.trainer import Trainer
@@ -86,7 +86,7 @@ def retrain(
     from headrace import requests, status
 
     settings = options.load(config)
-    loop = options.open_loop(settings)
+    loop = options.open_loop(settings, create=True)
     request = requests.ask(loop, "retrain", {}, getpass.getuser(), clock.now_us())
     living = [beat for beat in status.heartbeats(loop.store) if beat.role == "trainer" and beat.living(clock.now_us())]
     if living:
