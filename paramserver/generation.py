@@ -27,7 +27,8 @@ import numpy.typing as npt
 from headrace.delta import Change, Delta, Digest, Numbers, TableSpec, hash_sum, row_hashes
 from headrace.errors import DamagedFile
 from headrace.idindex import IdIndex
-from headrace.scoring import Scorer, TableView, Tower
+from headrace.scoring import Scorer, TableView
+from headrace.tower import Tower
 
 if TYPE_CHECKING:
     from headrace.schema import Schema

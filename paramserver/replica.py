@@ -209,8 +209,10 @@ class Replica:
                 record = self._record(version)
             except NotFound:  # no longer kept, as all before it
                 return
-            with contextlib.suppress(DamagedFile, NotFound):
+            try:
                 self._applied = self._built(record)
+            except (DamagedFile, NotFound) as error:  # nothing that builds on the broken delta can be built
+                version = min(version, error.context.get("version", version))
 
     def _serve(self) -> None:
         """Steps 3 and 4."""
@@ -257,7 +259,11 @@ class Replica:
                     continue
             for step in path.deltas:
                 assert step.delta is not None
-                tables = tables.changed(load_delta(self._store, step.delta.path, step.delta.sha256))
+                try:
+                    tables = tables.changed(load_delta(self._store, step.delta.path, step.delta.sha256))
+                except (DamagedFile, NotFound) as error:
+                    error.context["version"] = step.version
+                    raise
             return tables
 
     def _record(self, version: int) -> VersionRecord:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.delta import decode_rows
-from headrace.scoring import Inputs, Scorer, TableView, Tower
+from headrace.scoring import Inputs, Scorer, TableView
+from headrace.tower import Tower
 from training.gate import Golden
 from training.recipe import EMBEDDING, LINEAR
 from training.statistics import standardised

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.delta import Numbers, TableSpec, read_delta
 from headrace.published import PublishedTable
-from headrace.scoring import Tower
+from headrace.tower import Tower
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -10,7 +10,7 @@ import pytest
 from handmade import linear_tower
 
 from headrace.log import Log
-from headrace.scoring import LARGEST_BATCH
+from headrace.tower import LARGEST_BATCH
 from paramserver.client import values_of
 from paramserver.generation import ServingTable
 from paramserver.predict import Predictor

@@ -333,7 +333,7 @@ def test_wrong_model_in_status(server):
 def test_a_server_process_loads_no_heavy_library():
     code = (
         "import sys, paramserver.server, paramserver.client\n"
-        "from headrace.scoring import Tower\n"
+        "from headrace.tower import Tower\n"
         "from handmade import linear_tower\n"
         "Tower(linear_tower(1, 2, 0))\n"
         "heavy = {'tensorflow', 'keras', 'apache_beam', 'mlflow', 'pandas'} & set(sys.modules)\n"
