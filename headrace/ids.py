@@ -27,11 +27,12 @@ from headrace.column import is_number, is_text, plain
 from headrace.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Ids = npt.NDArray[np.int64]
 
 MASK: Final = (1 << 63) - 1
+BYTES: Final = pa.large_binary()
 
 
 def id_of(name: str, text: str) -> int:
@@ -61,7 +62,7 @@ def ids_of(name: str, column: pa.Array | pa.ChunkedArray) -> Ids:
     """
     codes, values = _factorise(_with_text(name, plain(column)))
     table = np.empty(len(values) + 1, np.int64)
-    table[:-1] = _hash_all(f"{name}=".encode(), _texts(name, values))
+    table[:-1] = _hashes(name, _texts(name, values))
     table[-1] = null_id(name)  # code -1
     return table[codes]
 
@@ -74,16 +75,16 @@ def cross_of(name: str, members: Sequence[Ids]) -> Ids:
     True
     """
     rows, codes = _distinct_rows(members)
-    texts = (",".join(row).encode() for row in zip(*(map(str, m[rows].tolist()) for m in members), strict=True))
-    return np.fromiter(_hash_all(f"{name}=".encode(), texts), np.int64, len(rows))[codes]
+    texts = [pa.array(member[rows]).cast(pa.string()).cast(BYTES) for member in members]
+    return _hashes(name, pc.binary_join_element_wise(*texts, pa.scalar(b",", BYTES)))[codes]
 
 
-def _hash_all(prefix: bytes, texts: Iterable[bytes | None]) -> Ids:
-    """Ids of distinct values; None (NaN) is missing."""
-    missing = int(farmhash.fingerprint64(prefix[:-1]))
-    fingerprint = farmhash.fingerprint64
-    hashes = [missing if text is None else fingerprint(prefix + text) for text in texts]
-    return (np.array(hashes, np.uint64) & np.uint64(MASK)).astype(np.int64)
+def _hashes(name: str, texts: pa.Array) -> Ids:
+    """Ids of distinct texts, given as bytes; null (it was NaN) is missing."""
+    salted = pc.binary_join_element_wise(pa.scalar(f"{name}=".encode(), BYTES), texts, pa.scalar(b"", BYTES))
+    keys = salted.fill_null(name.encode()).to_pylist()
+    hashes = np.fromiter(map(farmhash.fingerprint64, keys), np.uint64, len(keys))
+    return (hashes & np.uint64(MASK)).astype(np.int64)
 
 
 def _with_text(name: str, column: pa.Array) -> pa.Array:
@@ -108,17 +109,12 @@ def _factorise(column: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
     return codes.astype(np.int64, copy=False), encoded.dictionary
 
 
-def _texts(name: str, values: pa.Array) -> list[bytes | None]:
-    """UTF-8 text of distinct non-null values; None for NaN."""
-    kind = values.type
-    if is_text(kind):
-        texts: list[bytes | None] = values.cast(pa.large_binary()).to_pylist()
-        return texts
-    if pa.types.is_boolean(kind):
-        return [b"true" if value else b"false" for value in values.to_pylist()]
-    if pa.types.is_integer(kind):
-        return [b"%d" % value for value in values.to_pylist()]
-    return [_float_text(name, value) for value in values.to_numpy(zero_copy_only=False)]
+def _texts(name: str, values: pa.Array) -> pa.Array:
+    """UTF-8 text of distinct non-null values, as bytes; null for NaN."""
+    if pa.types.is_floating(values.type):
+        return pa.array([_float_text(name, value) for value in values.to_numpy(zero_copy_only=False)], BYTES)
+    text = values if is_text(values.type) else values.cast(pa.string())  # decimal; true, false
+    return text.cast(BYTES)
 
 
 def _float_text(name: str, value: Any) -> bytes | None:

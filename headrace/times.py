@@ -38,6 +38,7 @@ _ISO: Final = (
     r"^[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
     r"(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?$"
 )
+_SHORT: Final = len("2013-01-01T05:15:00.123456")  # with more digits a text is longer
 _OFFSET: Final = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -129,10 +130,11 @@ def _localise(naive: pa.Array, zone: str) -> pa.Array:
 
 def _iso(column: pa.Array, zone: str | None) -> pa.Array:
     column = pc.if_else(pc.match_substring_regex(column, _ISO), column, None)
-    column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
+    if (pc.max(pc.binary_length(column)).as_py() or 0) > _SHORT:
+        column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
     zoned = pc.match_substring_regex(column, _OFFSET)
     times = _cast(pc.if_else(zoned, column, None), UTC_US)
-    if zone is not None:
+    if zone is not None and not pc.all(zoned).as_py():
         naive = _cast(pc.if_else(zoned, None, column), NAIVE_US)
         times = pc.coalesce(times, _localise(naive, zone))
     return _scaled(times.cast(pa.int64()), "us")
