@@ -40,7 +40,9 @@ def _lines(path: str) -> list[str]:
 def run(name: str) -> list[dict[str, Any]]:
     """Runs one benchmark in its own process, keeps and returns its figures."""
     start = machine()
-    out = subprocess.run([sys.executable, str(HERE / f"bench_{name}.py")], stdout=subprocess.PIPE, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, str(HERE / f"bench_{name}.py")], stdout=subprocess.PIPE, text=True, check=True
+    )
     figures = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
     if not figures:
         raise SystemExit(f"bench_{name}.py printed no figure")
