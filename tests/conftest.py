@@ -10,7 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import hypothesis  # noqa: E402  after the environment, like all that is heavy
+import hypothesis
 
 hypothesis.settings.register_profile("shared", deadline=None)  # machines are shared: a slow example proves nothing
 hypothesis.settings.load_profile("shared")
