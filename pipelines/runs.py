@@ -156,7 +156,8 @@ class Run:
         return self.by_time[low:high].astype(np.int64)
 
     def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-        return self.table.select(columns).take(pa.array(rows))
+        batch = self.table.select(columns).to_batches()[0]  # its take costs half of a table's
+        return pa.Table.from_batches([batch.take(pa.array(rows))])
 
     def payload(self) -> pa.Table:
         return self.table.drop_columns(INDEX)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
+from headrace.errors import SettingsError
 from pipelines import admit, compaction, join, label
 from pipelines.label import LabelPolicy
 from pipelines.runs import Run
@@ -517,3 +518,86 @@ def rows_differ(case):
     rows = [row for tick in case.ticks for row in rows_of(joiner.tick(*tick).rows)]
     want, _ = batch(case.policy, *([o for t in case.ticks for o in t[which]] for which in (0, 1)))
     return bag(rows) != bag(want)
+
+
+def shown_at(event, *times):
+    return [Shown(event, ts, 0, n, (n, (), None)) for n, ts in enumerate(times)]
+
+
+def said_at(event, *pairs):
+    return [Said(event, ts, 0, n, label) for n, (ts, label) in enumerate(pairs)]
+
+
+def kinds(result):
+    made = result.rows.select(["row_kind", "label", "emit_time_us", "delay_us"]).to_pylist()
+    return [tuple(row.values()) for row in made]
+
+
+def test_a_click_in_and_after_the_wait():
+    joiner = Joiner(LabelPolicy("implicit", 100, 10))
+    result = joiner.tick(shown_at("a", 0) + shown_at("b", 0), said_at("a", (10, None)) + said_at("b", (11, None)), 11)
+    assert kinds(result) == [("observed", 1.0, 10, 10), ("observed", 0.0, 10, None)]
+    assert kinds(joiner.tick([], [], 12)) == [("correction", 1.0, 11, 11)]
+    assert kinds(joiner.tick([], said_at("b", (12, None)), END)) == []
+
+
+def test_both_rows_in_the_same_tick():
+    joiner = Joiner(LabelPolicy("implicit", 100, 10))
+    result = joiner.tick(shown_at("b", 0), said_at("b", (11, None), (90, None)), END)
+    assert kinds(result) == [("observed", 0.0, 10, None), ("correction", 1.0, 11, 11)]
+    assert result.counts["feedback", 0, "superseded"] == 1
+
+
+def test_a_click_within_the_wait_that_came_too_late_corrects():
+    joiner = Joiner(LabelPolicy("implicit", 100, 10))
+    assert kinds(joiner.tick(shown_at("a", 0), [], 50)) == [("observed", 0.0, 10, None)]
+    assert kinds(joiner.tick([], said_at("a", (5, None)), 51)) == [("correction", 1.0, 5, 5)]
+
+
+def test_a_revised_label():
+    joiner = Joiner(LabelPolicy("explicit", 100))
+    outcome = said_at("a", (5, 1.0), (6, 1.0), (7, 0.0), (101, 1.0))
+    assert kinds(joiner.tick(shown_at("a", 0), outcome, 7)) == [("observed", 1.0, 5, 5)]
+    assert kinds(joiner.tick([], [], 8)) == [("correction", 0.0, 7, 7)]
+    assert kinds(joiner.tick([], [], END)) == []
+
+
+def test_feedback_before_its_impression_is_refused_with_its_offset():
+    joiner = Joiner(LabelPolicy("explicit", 100))
+    result = joiner.tick(shown_at("a", 10), said_at("a", (9, 1.0)), END)
+    assert refused_of(result.refused) == [("feedback", 0, 0, "before_impression")]
+    assert result.counts["feedback", 0, "invalid"] == 1
+    assert result.counts["impression", 0, "expired"] == 1
+
+
+def test_lateness_keeps_an_impression_open():
+    for lateness, emitted in ((0, []), (50, [("observed", 1.0, 90, 90)])):
+        joiner = Joiner(LabelPolicy("explicit", 100, lateness_us=lateness))
+        joiner.tick(shown_at("a", 0), [], 120)
+        assert kinds(joiner.tick([], said_at("a", (90, 1.0)), 121)) == emitted
+
+
+def test_an_empty_tick():
+    result = Joiner(LabelPolicy("implicit", 100, 10)).tick([], [], 5)
+    assert result.rows.num_rows == result.refused.num_rows == 0
+    assert result.rows.column_names[-3:] == ["user", "tags", "price"]
+    assert not result.counts
+
+
+@pytest.mark.parametrize("mode", ["implicit", "explicit"])
+@pytest.mark.timeout(30)
+def test_one_id_for_everything_costs_no_more(mode):
+    """A constant where the id should be: all but one are duplicates, and nothing grows with the square."""
+    joiner, rows = Joiner(LabelPolicy(mode, 1 << 40, 10)), Counter()
+    for tick in range(5):
+        times = range(tick * 4000, tick * 4000 + 4000)
+        result = joiner.tick(shown_at("", *times), said_at("", *((ts, float(ts % 2)) for ts in times)), tick * 4000)
+        rows.update({name: n for (kind, _, name), n in result.counts.items() if kind == "impression"})
+    assert rows["duplicate"] == 19_999
+
+
+def test_settings_that_do_not_fit():
+    with pytest.raises(SettingsError, match="label times do not fit"):
+        LabelPolicy("implicit", 10, 11)
+    with pytest.raises(SettingsError, match=r"label\.mode is 'both'"):
+        LabelPolicy("both", 10)
