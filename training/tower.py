@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace import scoring
 from headrace.errors import TowerRefused
+from headrace.tower import Tower
 from training.models import tower
 from training.runtime import tf
 
@@ -76,7 +76,7 @@ def checked(template: Template, shape: Architecture, sizes: Mapping[str, tuple[i
     """The template, once other weights patched into it score as TensorFlow does, for one row and for several."""
     generator = np.random.default_rng(8)
     weights = {name: generator.normal(0, 0.15, size).astype(np.float32) for name, size in sizes.items()}
-    runner = scoring.Tower(template.patched(weights))
+    runner = Tower(template.patched(weights))
     for rows in _CHECKED_ROWS:
         inputs = [
             generator.normal(0, 0.5, (rows, *tail)).astype(np.float32) if tail else None for tail in _tails(shape)
