@@ -15,17 +15,19 @@ Cost: steps 1 to 4 touch the new, passing and due rows only, each by a binary se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.admit import Admitted, admit_feedback, admit_impressions, void_rows
 from pipelines.compaction import bucket_of, merge_plan
+from pipelines.emit import explicit, implicit, rows_of
 from pipelines.label import Answers, take_in_order
 from pipelines.match import among, latest
-from pipelines.runs import ROW, ROW_BITS, NewRun, Run, RunMeta, build, gather, merge, probe, standing
+from pipelines.pending import FOREVER, Counts, Pending, Tick
+from pipelines.runs import NewRun, Run, RunMeta, build, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,25 +38,6 @@ if TYPE_CHECKING:
     from pipelines.runs import RunKind
 
 __all__ = ["Counts", "JoinResult", "join_part"]
-
-FOREVER = 1 << 62  # watermarks are clamped to it, so that sums with durations stay in 64 bits
-
-
-@dataclass
-class Counts:
-    """Changes of the counters, {(kind, partition, class): delta}; kind is "impression" or "feedback"."""
-
-    delta: dict[tuple[str, int, str], int] = field(default_factory=dict)
-
-    def add(self, kind: str, partitions: NDArray[Any], name: str, sign: int = 1) -> None:
-        for partition, count in zip(*np.unique(partitions, return_counts=True), strict=True) if len(partitions) else ():
-            key = (kind, int(partition), name)
-            self.delta[key] = self.delta.get(key, 0) + sign * int(count)
-
-    def leave(self, kind: str, partitions: NDArray[Any], name: str) -> None:
-        """From pending to its class."""
-        self.add(kind, partitions, "pending", -1)
-        self.add(kind, partitions, name)
 
 
 @dataclass(frozen=True)
@@ -74,54 +57,6 @@ class JoinResult:
     corrections: int
 
 
-@dataclass(frozen=True)
-class _Set:
-    """The runs of one kind: those from before the tick, then the one that it adds, if any."""
-
-    kind: RunKind
-    runs: list[Run]
-    old: int
-
-    def get(self, refs: NDArray[np.int64], name: str) -> NDArray[Any]:
-        return gather(self.runs, refs, name)
-
-    def is_old(self, refs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return refs >> ROW_BITS < self.old
-
-    def passing(self, low_us: int, high_us: int) -> NDArray[np.int64]:
-        """Old rows with low <= ts < high, and new ones with ts < high."""
-        found = [np.empty(0, np.int64)]
-        for number, run in enumerate(self.runs):
-            rows = run.between(low_us if number < self.old else -2 * FOREVER, high_us)
-            found.append(rows | number << ROW_BITS)
-        return np.concatenate(found)
-
-    def with_new(self, payload: pa.Table) -> _Set:
-        return _Set(self.kind, [*self.runs, build(self.kind, payload)] if payload.num_rows else self.runs, self.old)
-
-    def standing(self, refs: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.asarray(refs[standing(self.runs, refs)])
-
-
-@dataclass(frozen=True)
-class _Tick:
-    policy: LabelPolicy
-    before: int
-    watermark: int
-    counts: Counts
-
-
-@dataclass(frozen=True)
-class _Emission:
-    """Rows to write: ref of the impression, int64 [n]; label float32 [n]; delay -1 = null."""
-
-    ref: NDArray[np.int64]
-    emit_us: NDArray[np.int64]
-    label: NDArray[np.float32]
-    correction: NDArray[np.bool_]
-    delay_us: NDArray[np.int64]
-
-
 def join_part(
     runs: Sequence[RunMeta],
     open_run: Callable[[RunMeta], Run],
@@ -138,7 +73,7 @@ def join_part(
     type), then the encoded features; feedback: _id, _ts, _partition, _offset, _label float32 (null when implicit).
     before_us, watermark_us: the watermark before and after; the greatest int64 = all streams have ended.
     """
-    tick = _Tick(policy, max(before_us, -FOREVER), min(max(watermark_us, before_us, -FOREVER), FOREVER), Counts())
+    tick = Tick(policy, max(before_us, -FOREVER), min(max(watermark_us, before_us, -FOREVER), FOREVER), Counts())
     pending = {kind: _opened(kind, runs, open_run) for kind in ("impression", "feedback", "orphan")}
     shown, said, orphans = pending["impression"], pending["feedback"], pending["orphan"]
 
@@ -160,24 +95,24 @@ def join_part(
     first, revision = take_in_order(answers, len(touched), explicit=policy.explicit)
     found = _count_answers(tick, said, orphans, answers, first | revision, shown.is_old(touched))
     if policy.explicit:
-        emission = _explicit(tick, shown, touched, due, answers, first, revision)
+        emission = explicit(tick, shown, touched, due, answers, first, revision)
     else:
-        emission = _implicit(tick, shown, touched, due, answers, first)
+        emission = implicit(tick, shown, touched, due, answers, first)
 
     orphans = orphans.with_new(_orphan_rows(said, lost, orphans, found))
     refused = pa.concat_tables([*late, *_bury(tick, shown, orphans)])
     kept, new_runs = _keep(tick, [shown, said, orphans], runs)
     features = impressions.drop_columns(["_id", "_ts", "_partition", "_offset"]).schema
-    rows = _rows(shown, emission, features)
+    rows = rows_of(shown, emission, features)
     return JoinResult(rows, refused, kept, new_runs, tick.counts.delta, int(emission.correction.sum()))
 
 
-def _opened(kind: RunKind, metas: Iterable[RunMeta], open_run: Callable[[RunMeta], Run]) -> _Set:
+def _opened(kind: RunKind, metas: Iterable[RunMeta], open_run: Callable[[RunMeta], Run]) -> Pending:
     runs = [open_run(meta) for meta in metas if meta.kind == kind]
-    return _Set(kind, runs, len(runs))
+    return Pending(kind, runs, len(runs))
 
 
-def _admit(tick: _Tick, kind: RunKind, table: pa.Table, admitted: Admitted) -> pa.Table:
+def _admit(tick: Tick, kind: RunKind, table: pa.Table, admitted: Admitted) -> pa.Table:
     """Count what came; the late rows, for quarantine."""
     partition = table["_partition"].to_numpy()
     tick.counts.add(kind, partition[admitted.late], "late")
@@ -193,11 +128,11 @@ def _refused(kind: str, table: pa.Table, reason: str) -> pa.Table:
     return table.append_column("_reason", pa.array([reason] * table.num_rows, pa.string()))
 
 
-def _owners(tick: _Tick, shown: _Set, key: NDArray[np.uint64], f: NDArray[np.int64]) -> NDArray[np.int64]:
+def _owners(tick: Tick, shown: Pending, key: NDArray[np.uint64], f: NDArray[np.int64]) -> NDArray[np.int64]:
     """The impression that each feedback answers; -1: none."""
-    refs = probe(shown.runs, key)
+    refs = shown.probe(key)
     alive = shown.get(refs, "_ts") + tick.policy.life_us >= tick.before
-    refs = refs[alive & standing(shown.runs, refs)]
+    refs = shown.standing(refs[alive])
     ts = shown.get(refs, "_ts")
     at = latest(shown.get(refs, "_event"), ts, key, f)
     valid = at >= 0
@@ -207,16 +142,16 @@ def _owners(tick: _Tick, shown: _Set, key: NDArray[np.uint64], f: NDArray[np.int
     return owner
 
 
-def _due(tick: _Tick, shown: _Set) -> NDArray[np.int64]:
+def _due(tick: Tick, shown: Pending) -> NDArray[np.int64]:
     """Impressions whose fate does not wait for feedback any longer."""
     delay = tick.policy.life_us if tick.policy.explicit else tick.policy.wait_us
     return shown.standing(shown.passing(tick.before - delay, tick.watermark - delay))
 
 
-def _answers(tick: _Tick, shown: _Set, said: _Set, touched: NDArray[np.int64]) -> Answers:
+def _answers(tick: Tick, shown: Pending, said: Pending, touched: NDArray[np.int64]) -> Answers:
     """All feedback that the watermark has passed, of these impressions."""
     event, ts = shown.get(touched, "_event"), shown.get(touched, "_ts")
-    refs = probe(said.runs, event)
+    refs = said.probe(event)
     f = said.get(refs, "_ts")
     owner = latest(event, ts, said.get(refs, "_event"), f)
     valid = (owner >= 0) & (f < tick.watermark)
@@ -227,7 +162,7 @@ def _answers(tick: _Tick, shown: _Set, said: _Set, touched: NDArray[np.int64]) -
 
 
 def _count_answers(
-    tick: _Tick, said: _Set, orphans: _Set, answers: Answers, joins: NDArray[np.bool_], old: NDArray[np.bool_]
+    tick: Tick, said: Pending, orphans: Pending, answers: Answers, joins: NDArray[np.bool_], old: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Move what is taken now from pending to joined or superseded; the orphans that found their impression after all.
 
@@ -236,7 +171,7 @@ def _count_answers(
     again = ~old[answers.owner] & said.is_old(answers.ref) & (answers.time_us < tick.before)
     event = said.get(answers.ref[again], "_event")
     wanted = (answers.label[again], answers.time_us[again], event)
-    refs = orphans.standing(probe(orphans.runs, event))
+    refs = orphans.standing(orphans.probe(event))
     waiting = [orphans.get(refs, name) for name in ("_label", "_ts", "_event")]
     counted = ~answers.taken
     counted[again] = among(wanted, waiting)
@@ -246,57 +181,9 @@ def _count_answers(
     return np.asarray(refs[among(waiting, wanted)])
 
 
-def _explicit(
-    tick: _Tick,
-    shown: _Set,
-    touched: NDArray[np.int64],
-    due: NDArray[np.int64],
-    answers: Answers,
-    first: NDArray[np.bool_],
-    revision: NDArray[np.bool_],
-) -> _Emission:
-    """A row per first feedback and revision; what is due without any feedback expires."""
-    has = np.zeros(len(touched), bool)
-    has[answers.owner] = True
-    partition = shown.get(touched, "_partition")
-    tick.counts.leave("impression", partition[np.isin(touched, due) & ~has], "expired")
-    tick.counts.leave("impression", partition[answers.owner[first]], "emitted")
-    out = answers.pick(first | revision)
-    ref = touched[out.owner]
-    return _Emission(ref, out.time_us, out.label, revision[first | revision], out.time_us - shown.get(ref, "_ts"))
-
-
-def _implicit(
-    tick: _Tick,
-    shown: _Set,
-    touched: NDArray[np.int64],
-    due: NDArray[np.int64],
-    answers: Answers,
-    first: NDArray[np.bool_],
-) -> _Emission:
-    """A row per due impression; a correction per first feedback of one that is out with label 0."""
-    ts, wait = shown.get(touched, "_ts"), tick.policy.wait_us
-    earliest = np.full(len(touched), FOREVER)
-    np.minimum.at(earliest, answers.owner, answers.time_us)
-    now = np.flatnonzero(np.isin(touched, due))
-    positive = earliest[now] - ts[now] <= wait
-    tick.counts.leave("impression", shown.get(touched[now], "_partition"), "emitted")
-
-    negative = shown.is_old(touched) & (ts + wait < tick.before)  # out before, and unanswered if `first`
-    negative[now[~positive]] = True
-    late = answers.pick(first & negative[answers.owner])
-    return _Emission(
-        ref=np.concatenate([touched[now], touched[late.owner]]),
-        emit_us=np.concatenate([ts[now] + wait, late.time_us]),
-        label=np.concatenate([positive, np.ones(len(late.owner))]).astype(np.float32),
-        correction=np.repeat([False, True], [len(now), len(late.owner)]),
-        delay_us=np.concatenate([np.where(positive, earliest[now] - ts[now], -1), late.time_us - ts[late.owner]]),
-    )
-
-
-def _orphan_rows(said: _Set, lost: NDArray[np.int64], orphans: _Set, found: NDArray[np.int64]) -> pa.Table:
+def _orphan_rows(said: Pending, lost: NDArray[np.int64], orphans: Pending, found: NDArray[np.int64]) -> pa.Table:
     """New orphans, and a void row for each that was found."""
-    rows = _take(said.runs, lost, ["_event", "_ts", "_label", "_partition", "_offset"])
+    rows = said.take(lost, ["_event", "_ts", "_label", "_partition", "_offset"])
     if rows is None and not len(found):
         return pa.table({})
     if rows is None:
@@ -306,12 +193,12 @@ def _orphan_rows(said: _Set, lost: NDArray[np.int64], orphans: _Set, found: NDAr
     return pa.concat_tables([rows, void_rows(rows.schema, void)])
 
 
-def _bury(tick: _Tick, shown: _Set, orphans: _Set) -> list[pa.Table]:
+def _bury(tick: Tick, shown: Pending, orphans: Pending) -> list[pa.Table]:
     """Orphans past their life: those that came before their impression are refused, the others expire."""
     life = tick.policy.life_us
     dead = orphans.standing(orphans.passing(tick.before - life, tick.watermark - life))
     f = orphans.get(dead, "_ts")
-    refs = probe(shown.runs, orphans.get(dead, "_event"))
+    refs = shown.probe(orphans.get(dead, "_event"))
     ts = shown.get(refs, "_ts")
     at = latest(shown.get(refs, "_event"), -ts, orphans.get(dead, "_event"), -f - 1)  # the first after f
     invalid = at >= 0
@@ -319,11 +206,11 @@ def _bury(tick: _Tick, shown: _Set, orphans: _Set) -> list[pa.Table]:
     partition = orphans.get(dead, "_partition")
     tick.counts.leave("feedback", partition[invalid], "invalid")
     tick.counts.leave("feedback", partition[~invalid], "expired")
-    rows = _take(orphans.runs, dead[invalid], ["_partition", "_offset", "_ts"])
+    rows = orphans.take(dead[invalid], ["_partition", "_offset", "_ts"])
     return [] if rows is None else [_refused("feedback", rows, "before_impression")]
 
 
-def _keep(tick: _Tick, sets: Sequence[_Set], metas: Sequence[RunMeta]) -> tuple[list[RunMeta], list[NewRun]]:
+def _keep(tick: Tick, sets: Sequence[Pending], metas: Sequence[RunMeta]) -> tuple[list[RunMeta], list[NewRun]]:
     """Runs that still hold life, after at most one merge per kind."""
     alive_us = tick.watermark - tick.policy.life_us
     bucket = bucket_of(tick.watermark, tick.policy.life_us)
@@ -358,28 +245,3 @@ def _living(run: Run, alive_us: int) -> Run | None:
 
 def _meta(run: Run, level: int, bucket: int) -> RunMeta:
     return RunMeta(run.kind, run.rows, run.min_us, run.max_us, level, bucket)
-
-
-def _take(runs: Sequence[Run], refs: NDArray[np.int64], columns: Sequence[str]) -> pa.Table | None:
-    """Columns of the referenced rows, which must be in the order of their runs; None when there are none."""
-    number = refs >> ROW_BITS
-    parts = [runs[which].take(refs[number == which] & ROW, columns) for which in np.flatnonzero(np.bincount(number))]
-    return pa.concat_tables(parts) if parts else None
-
-
-def _rows(shown: _Set, emission: _Emission, features: pa.Schema) -> pa.Table:
-    order = np.argsort(emission.ref >> ROW_BITS, kind="stable")
-    taken = _take(shown.runs, emission.ref[order], ["_id", "_ts", *features.names])
-    if taken is None:
-        taken = pa.schema([("_id", pa.large_string()), ("_ts", pa.int64()), *features]).empty_table()
-    delay = emission.delay_us[order]
-    columns = {
-        "impression_id": taken["_id"].cast(pa.string()),
-        "event_time_us": taken["_ts"],
-        "emit_time_us": pa.array(emission.emit_us[order], pa.int64()),
-        "label": pa.array(emission.label[order], pa.float32()),
-        "row_kind": pa.array(np.where(emission.correction[order], "correction", "observed"), pa.string()),
-        "delay_us": pa.array(delay, pa.int64(), mask=delay < 0),
-        "sample_rate": pa.array(np.ones(len(delay)), pa.float32()),
-    }
-    return pa.table({**columns, **{name: taken[name] for name in features.names}})

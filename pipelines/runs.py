@@ -256,7 +256,7 @@ def gather(runs: Sequence[Run], refs: NDArray[np.int64], name: str) -> NDArray[A
     """Values of one of the joiner's own columns at the referenced rows."""
     out = np.empty(len(refs), TYPES[name])
     number = refs >> ROW_BITS
-    for which in np.flatnonzero(np.bincount(number)):
+    for which in np.flatnonzero(np.bincount(number)).tolist():
         at = number == which
         out[at] = runs[which].column(name)[refs[at] & ROW]
     return out

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.errors import SettingsError
-from pipelines import admit, compaction, join, label
+from pipelines import admit, compaction, join, label, pending
 from pipelines.label import LabelPolicy
 from pipelines.runs import Run
 
@@ -461,7 +461,7 @@ def no_dedup(patch):
 
 
 def no_void_rows(patch):
-    patch.setattr(join, "standing", lambda runs, refs: admit.gather(runs, refs, "_void") == 0)
+    patch.setattr(pending, "standing", lambda runs, refs: admit.gather(runs, refs, "_void") == 0)
 
 
 def late_by_the_new_watermark(patch):
