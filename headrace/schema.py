@@ -115,20 +115,6 @@ class Schema:
         """Arrow schema of the encoded columns."""
         return pa.schema([pa.field(f.name, column_type(f), nullable=f.kind == "number") for f in self.features])
 
-    def text_types(self) -> dict[str, pa.DataType]:
-        """Type as which a reader of untyped text (CSV) reads each top-level column that features need.
-
-        Ids are strings ("007" stays "007", whatever its neighbours are), numbers float64; a column that is both is a
-        number. Times are left to the reader, which knows the stream's time_unit.
-        """
-        types: dict[str, pa.DataType] = {}
-        for feature in self.features:
-            if feature.kind in ("number", "bucket"):
-                types[feature.column] = pa.float64()
-            elif feature.kind in ("id", "category"):
-                types.setdefault(feature.column, pa.string())
-        return types
-
     def encode(self, events: pa.Table) -> pa.Table:
         """Raw events [n] -> encoded columns [n] in schema order. MissingFeature, WrongType name the feature."""
         columns = {f.name: encode_values(f, raw_values(f, events)) for f in self.features if f.kind != "cross"}

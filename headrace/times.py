@@ -69,22 +69,6 @@ def parse_time(column: pa.Array | pa.ChunkedArray, unit: TimeUnit | None = None,
     )
 
 
-def why_unread(column: pa.Array | pa.ChunkedArray, unit: TimeUnit | None, zone: str | None) -> str:
-    """What to change in the settings when the times of a column came out null; nothing if the events are to blame.
-
-    >>> why_unread(pa.array(["2013-01-01 05:15"]), None, None)
-    'the times have no offset: add time_zone = "UTC", or the zone in which they were written'
-    """
-    column = plain(column)
-    if is_text(column.type):
-        iso = pc.match_substring_regex(column, _ISO)
-        if pc.any(iso).as_py() and unit not in (None, "iso"):
-            return f'the times are text: replace time_unit = "{unit}" by "iso"'
-        if zone is None and pc.any(pc.and_not(iso, pc.match_substring_regex(column, _OFFSET))).as_py():
-            return 'the times have no offset: add time_zone = "UTC", or the zone in which they were written'
-    return ""
-
-
 def _known(unit: TimeUnit | None, kind: pa.DataType) -> TimeUnit:
     if unit is None or unit == "iso":
         raise SettingsError(

@@ -61,7 +61,7 @@ def _choose(column: Column, roles: Roles) -> Choice:
     name, place = column.name, ""
     if not NAME.fullmatch(name) or name in SHARD_COLUMNS:
         name = _legal(name)
-        place = f", column = {_quoted(column.name)}"
+        place = f", column = {quoted(column.name)}"
     return Choice(name, f'{{ kind = "{kind}"{place}{rest} }}', comment)
 
 
@@ -150,6 +150,7 @@ def _legal(name: str) -> str:
     return word if NAME.fullmatch(word) and word not in SHARD_COLUMNS else f"my_{word}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A TOML string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.errors import SettingsError
-from headrace.guess.choice import Choice, choose
+from headrace.guess.choice import Choice, choose, quoted
 from headrace.guess.columns import Column, look_at
 from headrace.guess.roles import Roles, delays_s, find_roles, nice_s
 
@@ -90,16 +90,16 @@ def _streams(source: str, roles: Roles) -> list[str]:
 
 
 def _stream(name: str, source: str, roles: Roles, time: Column, value: str) -> list[str]:
-    lines = [f"[streams.{name}]", f"source = {_quoted(source)}"]
+    lines = [f"[streams.{name}]", f"source = {quoted(source)}"]
     if roles.kind is not None:
-        lines.append(f"where = {{ {_key(roles.kind.name)} = {_quoted(value)} }}")
-    lines += [f"id = {_quoted(roles.id.name)}", f"time = {_quoted(time.name)}"]
+        lines.append(f"where = {{ {_key(roles.kind.name)} = {quoted(value)} }}")
+    lines += [f"id = {quoted(roles.id.name)}", f"time = {quoted(time.name)}"]
     if time.time_unit is not None:
         lines.append(f'time_unit = "{time.time_unit}"')
     if time.naive:
         lines.append(_said('time_zone = "UTC"', "the times do not say theirs"))
     if name != "impression" and roles.label is not None:
-        lines.append(f"label = {_quoted(roles.label.name)}")
+        lines.append(f"label = {quoted(roles.label.name)}")
     return [*lines, ""]
 
 
@@ -167,10 +167,5 @@ def _said(line: str, comment: str) -> str:
     return f"{line:<38}  # {comment}" if comment else line
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _quoted(name)
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else quoted(name)

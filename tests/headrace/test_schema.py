@@ -179,11 +179,6 @@ def test_a_column_of_nulls_fits_every_feature() -> None:
             assert len(encode_values(feature, pa.nulls(2))) == 2
 
 
-def test_readers_of_untyped_text_learn_the_types() -> None:
-    schema = Schema((Feature("a", "id", ("x",)), Feature("b", "number", ("x",)), Feature("c", "category", ("y",))))
-    assert schema.text_types() == {"x": pa.float64(), "y": pa.string()}
-
-
 @pytest.mark.parametrize(
     ("features", "message"),
     [

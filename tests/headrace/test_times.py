@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import SettingsError, WrongType
-from headrace.times import local_parts, parse_time, why_unread
+from headrace.times import local_parts, parse_time
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 NOON_US = 1_357_041_600_000_000
@@ -75,14 +75,6 @@ def test_timestamps_without_a_zone_are_refused() -> None:
 def test_other_columns_cannot_be_times() -> None:
     with pytest.raises(WrongType, match="times cannot be read from a column of bool"):
         parse_time(pa.array([True]))
-
-
-def test_why_unread_names_the_setting() -> None:
-    naive = pa.array(["2013-01-01T12:00:00"])
-    assert "add time_zone" in why_unread(naive, None, None)
-    assert why_unread(naive, None, "UTC") == ""
-    assert why_unread(naive, "ms", "UTC") == 'the times are text: replace time_unit = "ms" by "iso"'
-    assert why_unread(pa.array(["soon"]), None, None) == ""
 
 
 def test_clocks_that_change() -> None:
