@@ -33,8 +33,10 @@ def serve(
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
     with native_output("serve"), resident.until_stopped(f"headrace serve -c {config}") as stop:
+        from headrace.arrow import without_pandas
         from paramserver.server import Server
 
+        without_pandas()
         _write_version_0(loop, settings)
         server = Server(loop, settings, port=port)
         server.start()
