@@ -18,19 +18,21 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace import failpoints
 from headrace.config import Settings
-from headrace.log import Log
 from headrace.loop import open_loop
 from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
 from pipelines import job  # noqa: F401  (imports Beam before the forks)
 from pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from headrace.log import Log
 
 T0 = 1_700_000_000_000
 NOW_US = (T0 + 3_600_000) * 1_000

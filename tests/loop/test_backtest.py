@@ -126,13 +126,13 @@ def write_clicks(folder: Path, hours: int = 60, per_hour: int = 12) -> list[dict
     return events
 
 
-def write_late(folder: Path, days: int = 30, per_day: int = 24) -> pa.Table:
-    """Parquet: every label comes 7 days after its order, more or less an hour; some never."""
+def write_late(folder: Path, days: int = 44, per_day: int = 20) -> pa.Table:
+    """Parquet: labels come 7 days after their order, more or less an hour, some never; after 22 days the world turns."""
     rng = np.random.default_rng(4)
     rows = days * per_day
-    times = START + np.arange(rows) * DAY // per_day
+    times = START + np.arange(rows) * (DAY // per_day)
     shop = rng.integers(0, 6, rows)
-    drifting = (shop + np.arange(rows) // (8 * per_day)) % 6
+    drifting = (shop + 3 * (np.arange(rows) >= 22 * per_day)) % 6
     closed = pa.array(times + 7 * DAY + rng.integers(-HOUR, HOUR, rows), mask=rng.random(rows) < 0.1)
     table = pa.table(
         {

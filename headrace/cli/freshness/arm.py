@@ -9,6 +9,7 @@ Per period, in this order:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from headrace import status
 from headrace.errors import GateRefused, HeadraceError
 from headrace.version import VersionRecord
 
@@ -70,7 +72,8 @@ class Arm:
     def __init__(
         self, interval: Interval, loop: Loop, settings: Settings, *, scores: Scores, lineage: Lineage, timed: Timed
     ) -> None:
-        from training.trainer import Trainer
+        with timed("start TensorFlow"):
+            from training.trainer import Trainer
 
         self.interval = interval
         self.scores = scores
@@ -93,11 +96,14 @@ class Arm:
         self._client = Client(self._server.address)
 
     def close(self) -> None:
-        """Stops server and client."""
+        """Stops server and client, and takes the trainer's heartbeat back, for the next arm of this process."""
         if self._client is not None:
             self._client.close()
         if self._server is not None:
             self._server.stop()
+        for beat in status.heartbeats(self._loop.store):
+            if beat.pid == os.getpid():
+                status.leave(self._loop.store, beat)
 
     def score(self, requests: Requests, upto: int) -> None:
         """Scores the impressions `[scores.count, upto)` with the version that is served, and checks its lineage."""
