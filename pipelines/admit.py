@@ -7,12 +7,12 @@ counts as late and as a duplicate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.match import among, latest, starts
+from pipelines.match import among, distinct, latest, starts
 from pipelines.runs import content_hash, event_keys, gather, probe, standing
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def admit_impressions(
     key, ts, tie = event_keys(table["_id"]), table["_ts"].to_numpy(), content_hash(features)
     late = ts + policy.life_us < before_us
     refs = _living(impressions, key[~late], before_us - policy.life_us)
-    line = _Line.of(impressions, refs, key, ts, tie, np.flatnonzero(~late))
+    contested = distinct(np.concatenate([gather(impressions, refs, "_event"), key[~late]]), least=2)
+    line = _Line.of(impressions, refs, key, ts, tie, np.flatnonzero(~late & _in_sorted(contested, key)))
     near_us = policy.attribution_us
 
     winner = np.zeros(len(line.ts), bool)
@@ -157,6 +158,12 @@ class _Line:
         """Which places have, at `other` (-1: nowhere), one of their event within that time."""
         same = (other >= 0) & (self.event[other] == self.event)
         return np.asarray(same & (np.abs(self.ts[other] - self.ts) <= within_us))
+
+
+def _in_sorted(values: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.bool_]:
+    if not len(values):
+        return np.zeros(len(asked), bool)
+    return np.asarray(values.take(values.searchsorted(asked), mode="clip") == asked)
 
 
 def _before(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ def explicit(
     tick: Tick,
     shown: Pending,
     touched: NDArray[np.int64],
-    due: NDArray[np.int64],
+    is_due: NDArray[np.bool_],
     answers: Answers,
     first: NDArray[np.bool_],
     revision: NDArray[np.bool_],
@@ -44,7 +44,7 @@ def explicit(
     has = np.zeros(len(touched), bool)
     has[answers.owner] = True
     partition = shown.get(touched, "_partition")
-    tick.counts.leave("impression", partition[np.isin(touched, due) & ~has], "expired")
+    tick.counts.leave("impression", partition[is_due & ~has], "expired")
     tick.counts.leave("impression", partition[answers.owner[first]], "emitted")
     out = answers.pick(first | revision)
     ref = touched[out.owner]
@@ -55,7 +55,7 @@ def implicit(
     tick: Tick,
     shown: Pending,
     touched: NDArray[np.int64],
-    due: NDArray[np.int64],
+    is_due: NDArray[np.bool_],
     answers: Answers,
     first: NDArray[np.bool_],
 ) -> Emission:
@@ -63,7 +63,7 @@ def implicit(
     ts, wait = shown.get(touched, "_ts"), tick.policy.wait_us
     earliest = np.full(len(touched), FOREVER)
     np.minimum.at(earliest, answers.owner, answers.time_us)
-    now = np.flatnonzero(np.isin(touched, due))
+    now = np.flatnonzero(is_due)
     positive = earliest[now] - ts[now] <= wait
     tick.counts.leave("impression", shown.get(touched[now], "_partition"), "emitted")
 

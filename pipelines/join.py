@@ -25,7 +25,7 @@ from pipelines.admit import Admitted, admit_feedback, admit_impressions, void_ro
 from pipelines.compaction import bucket_of, merge_plan
 from pipelines.emit import explicit, implicit, rows_of
 from pipelines.label import Answers, take_in_order
-from pipelines.match import among, latest
+from pipelines.match import among, distinct, latest
 from pipelines.pending import FOREVER, Counts, Pending, Tick
 from pipelines.runs import NewRun, Run, RunMeta, build, merge
 
@@ -89,15 +89,17 @@ def join_part(
     lost = passing[owner < 0]
     due = _due(tick, shown)
     behind = shown.standing(shown.passing(FOREVER, tick.before))
-    touched = np.unique(np.concatenate([owner[owner >= 0], due, behind]))
+    touched = distinct(np.concatenate([owner[owner >= 0], due, behind]))
+    is_due = np.zeros(len(touched), bool)
+    is_due[touched.searchsorted(due)] = True
 
     answers = _answers(tick, shown, said, touched)
     first, revision = take_in_order(answers, len(touched), explicit=policy.explicit)
     found = _count_answers(tick, said, orphans, answers, first | revision, shown.is_old(touched))
     if policy.explicit:
-        emission = explicit(tick, shown, touched, due, answers, first, revision)
+        emission = explicit(tick, shown, touched, is_due, answers, first, revision)
     else:
-        emission = implicit(tick, shown, touched, due, answers, first)
+        emission = implicit(tick, shown, touched, is_due, answers, first)
 
     orphans = orphans.with_new(_orphan_rows(said, lost, orphans, found))
     refused = pa.concat_tables([*late, *_bury(tick, shown, orphans)])

@@ -40,7 +40,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import DamagedFile
-from pipelines.match import among, starts
+from pipelines.match import among, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -235,8 +235,7 @@ def merge(runs: Sequence[Run]) -> Run:
 def probe(runs: Sequence[Run], key: NDArray[np.uint64]) -> NDArray[np.int64]:
     """References to all rows with one of these keys, in the order of runs. Each costs two filter reads per run; then
     binary search."""
-    key = np.sort(key)  # half the cache misses
-    key = key[starts(key)]
+    key = distinct(key)  # sorted: half the cache misses
     refs = [np.empty(0, np.int64)]
     for number, run in enumerate(runs if len(key) else ()):
         wanted = key
