@@ -9,7 +9,7 @@ from handmade import PRIOR, SCHEMA, Publisher, linear_tower
 import paramserver.generation
 import paramserver.replica
 from headrace.delta import Digest, Numbers, TableSpec, write_delta
-from headrace.errors import DamagedFile, NotReady
+from headrace.errors import DamagedFile, NotReady, StoreError
 from headrace.ids import cross_of, id_of
 from headrace.log import Log
 from headrace.scoring import Inputs, Ragged
@@ -281,6 +281,23 @@ def test_a_rewritten_log_is_followed_from_its_newest_version(replica, publisher,
     replica.poll()
     assert (replica.generation().version, score(replica)) == (1, probability(5.0))
     assert replica.problem is None
+
+
+def test_a_dead_store_is_survived_and_told(replica, publisher, store, monkeypatch):
+    publisher.start()
+    publisher.delta({"linear": {U1: [1.0]}})
+    replica.poll()
+
+    def dead(_path: str) -> bytes:
+        raise StoreError("the store does not answer")
+
+    with monkeypatch.context() as context:
+        context.setattr(store, "read", dead)
+        assert not replica.poll()
+        assert (score(replica), str(replica.problem)) == (probability(1.0), "the store does not answer")
+    publisher.delta({"linear": {U1: [2.0]}})
+    replica.poll()
+    assert (replica.generation().version, replica.problem) == (2, None)
 
 
 def test_another_schema_and_other_tables_begin_with_a_start(store, replica, publisher):
