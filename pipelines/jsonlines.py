@@ -134,7 +134,7 @@ def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema |
             types[feature.column] = pa.float64()
         elif feature.kind == "ids" and all(record.get(feature.column) is None for record in sample):
             types[feature.column] = pa.list_(pa.string())
-    types[stream.time] = pa.string() if stream.time_unit in (None, "iso") else pa.int64()
+    types[stream.time] = _time_type(stream.time_unit, [record.get(stream.time) for record in sample])
     if None in types.values():
         return None
     schema = pa.schema(sorted(types.items()))
@@ -305,7 +305,15 @@ def _number(value: Any, *, boolean: bool = False) -> float | None:
     return float(value)
 
 
-def _time(value: Any, unit: str | None) -> str | int | None:
+def _time_type(unit: str | None, values: Sequence[Any]) -> pa.DataType:
+    """Of a column of times: text, integers, or floats where one of `values` is."""
+    if unit in (None, "iso"):
+        return pa.string()
+    return pa.float64() if any(isinstance(value, float) for value in values) else pa.int64()
+
+
+def _time(value: Any, unit: str | None) -> str | float | None:
+    """A time as it stands; fractions of seconds and milliseconds only (float64 holds them to the microsecond)."""
     if value is None:
         return None
     if unit in (None, "iso"):
@@ -314,9 +322,9 @@ def _time(value: Any, unit: str | None) -> str | int | None:
         return _text(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refusal("wrong_type")
-    if (isinstance(value, float) and not value.is_integer()) or abs(value) >= INT64:
+    if abs(value) >= INT64 or (isinstance(value, float) and unit not in ("s", "ms") and not value.is_integer()):
         raise Refusal("bad_time")
-    return int(value)
+    return value
 
 
 def _text(value: Any) -> str | None:
@@ -346,7 +354,7 @@ def _columns(stream: Stream, rows: list[dict[str, Any]]) -> Columns:
     return Columns(
         mine=np.array(["mine" in row for row in rows]),
         id=column("id", pa.string()),
-        time=column("time", pa.string() if stream.time_unit in (None, "iso") else pa.int64()),
+        time=column("time", _time_type(stream.time_unit, [row.get("time") for row in rows])),
         label=column("label", pa.float64()),
         features={f.name: column(f"{f.name}:", _feature_type(f)) for f in stream.features if f.path},
     )
@@ -358,7 +366,7 @@ def _feature_type(feature: Feature) -> pa.DataType:
     if feature.kind == "ids":
         return pa.list_(pa.string())
     if feature.kind == "time" and feature.time_unit not in (None, "iso"):
-        return pa.int64()
+        return pa.float64() if feature.time_unit in ("s", "ms") else pa.int64()
     return pa.string()
 
 

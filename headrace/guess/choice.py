@@ -26,7 +26,11 @@ NUMBER_NAME: Final = re.compile(
     r"price|amount|count|age|distance|minutes|seconds|duration|score|size|length|width|height|rank|position|_(s|ms|h)$",
     re.IGNORECASE,
 )
-ID_NAME: Final = re.compile(r"(^|_)(id|code|no|num|number|sku|zip)$", re.IGNORECASE)
+ID_NAME: Final = re.compile(
+    r"(^|_)(id|code|no|num|number|sku|zip|user|item|product|author|creator|customer|member|account|device|session"
+    r"|merchant|seller|shop|store|campaign|ad|query|video|song|article|post|page|machine|topic)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
