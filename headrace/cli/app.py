@@ -93,13 +93,14 @@ def run(arguments: Sequence[str]) -> int:
     except _ClickException as error:
         return terminal.report_usage(str(error), command="headrace", as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        terminal.say("interrupted")
-        return terminal.Code.INTERRUPTED
+        result = terminal.Code.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `| head` has gone: nothing more to say
         return terminal.Code.OK
     except Exception as error:  # noqa: BLE001 the last line of defence: a short text instead of a traceback
         return terminal.report_defect(error, as_json=as_json, debug=bool(os.environ.get("HEADRACE_DEBUG")))
+    if result == terminal.Code.INTERRUPTED:  # typer makes this code of Ctrl-C itself
+        terminal.say("interrupted")
     return int(result or 0)
 
 

@@ -127,7 +127,7 @@ def write_clicks(folder: Path, hours: int = 60, per_hour: int = 12) -> list[dict
 
 
 def write_late(folder: Path, days: int = 44, per_day: int = 20) -> pa.Table:
-    """Parquet: labels come 7 days after their order, more or less an hour, some never; after 22 days the world turns."""
+    """Parquet: labels come 7 days after their order, give or take an hour, some never; after 22 days the world turns."""
     rng = np.random.default_rng(4)
     rows = days * per_day
     times = START + np.arange(rows) * (DAY // per_day)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headrace.cli.freshness.scores import Scores
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,143 @@
+"""What commands say and how they end: help, errors for people and programs, exit codes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace.cli import app, status, terminal
+from headrace.cli.app import run
+from headrace.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = [
+    ["init"],
+    ["train"],
+    ["retrain"],
+    ["serve"],
+    ["predict"],
+    ["track"],
+    ["status"],
+    ["doctor"],
+    ["backtest"],
+    ["pipeline", "run"],
+    ["pipeline", "plan"],
+    ["pipeline", "replay"],
+    ["versions", "list"],
+    ["versions", "show"],
+    ["log", "verify"],
+    ["quarantine", "list"],
+    ["quarantine", "show"],
+    ["config", "check"],
+]
+READING = [command for command in COMMANDS if command not in (["serve"], ["train"], ["pipeline", "run"])]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Usage: headrace {' '.join(command)}" in text
+    assert f"Examples:\n    headrace {' '.join(command)}" in text
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_every_reading_command_speaks_json(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command, "--help"]) == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    assert capsys.readouterr().out.startswith("Usage: headrace")
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("headrace 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part", "fix"),
+    [
+        (["frobnicate"], "No such command", "headrace --help"),
+        (["status", "--jsn"], "No such option", "headrace status --help"),
+        (["versions", "show", "x"], "valid integer", "headrace versions show --help"),
+        (["train", "--once", "--watch"], "exclude each other", "headrace train --help"),
+        (["pipeline", "run", "now"], "is not a Beam flag", "headrace pipeline run --help"),
+    ],
+)
+def test_usage_errors(arguments: list[str], part: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    lines = said.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert part in said.err
+    assert lines[-2:] == [f"  fix: run `{fix}`", " code: usage"]
+
+
+def test_errors_for_people_go_to_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["status"]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.splitlines()[0] == "error: there is no settings file headrace.toml"
+    assert "fix: run `headrace init" in said.err
+    assert said.err.splitlines()[-1] == " code: config.invalid"
+
+
+def test_errors_for_programs_are_json_on_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["status", "--json"]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)
+    assert error["error"] == "config.invalid"
+    assert set(error) == {"error", "message", "hint", "context"}
+    assert not said.err
+
+
+def test_a_defect_is_one_line_and_a_report_never_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(status.options, "load", broken)
+    assert run(["status"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.startswith("error: unexpected ZeroDivisionError: a defect\n")
+    report = said.split("report it with ")[1].split(" ")[0]
+    with open(report) as file:  # noqa: PTH123  the name is text here
+        assert "ZeroDivisionError" in file.read()
+
+
+def test_interrupts_end_with_130_and_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.options, "load", interrupted)
+    assert run(["status"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_gates_end_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    from headrace.errors import GateRefused
+
+    assert terminal.report(GateRefused("held", hint="look"), as_json=False) == 3
+    assert terminal.report(SettingsError("wrong"), as_json=True) == 2
+    assert json.loads(capsys.readouterr().out)["message"] == "wrong"
+
+
+def test_commands_are_all_registered() -> None:
+    names = {command.name for command in app.build().registered_commands}
+    groups = {group.name for group in app.build().registered_groups}
+    assert names | groups == {command[0] for command in COMMANDS}

@@ -1,0 +1,100 @@
+"""What starting a command costs, and what it must not import: each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "events.jsonl"
+id = "id"
+time = "at"
+time_unit = "s"
+[streams.click]
+source = "events.jsonl"
+id = "id"
+time = "clicked"
+time_unit = "s"
+[label]
+mode = "implicit"
+wait_s = 5
+attribution_s = 60
+[features]
+user = { kind = "id" }
+"""
+
+REPORT = """
+import sys
+from headrace.cli.app import run
+code = run(sys.argv[1:])
+heavy = sorted({"tensorflow", "keras", "apache_beam", "mlflow", "grpc"} & set(sys.modules))
+print("modules", heavy, file=sys.stderr)
+raise SystemExit(code)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    (tmp_path / "events.jsonl").write_text(json.dumps({"id": 1, "at": 1_700_000_000, "user": "u"}) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most_s"),
+    [(["--help"], 0.3), (["status"], 1.0), (["doctor"], 1.0), (["status", "--json"], 1.0), (["doctor", "--json"], 1.0)],
+)
+def test_looking_is_quick_and_imports_nothing_heavy(folder: Path, arguments: list[str], most_s: float) -> None:
+    environment = {**os.environ, "TYPER_USE_RICH": "0"}
+    best = float("inf")
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", REPORT, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode in (0, 4), done.stderr
+        assert "modules []" in done.stderr
+        assert done.stdout
+    assert best < most_s
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["versions", "list"],
+        ["log", "verify"],
+        ["quarantine", "list"],
+        ["config", "check"],
+        ["init", "-c", "other.toml"],
+    ],
+)
+def test_reading_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TYPER_USE_RICH": "0"},
+    )
+    assert "modules []" in done.stderr, done.stderr
+    assert not (folder / "loop").exists(), "looking must not make a loop"
