@@ -20,15 +20,17 @@ Floats = npt.NDArray[np.float32]
 
 
 def measured(labels: Floats, logits: Floats) -> dict[str, Any]:
-    """Figures of n >= 1 rows; None where one is not defined (all labels alike).
+    """Figures of n >= 1 rows; None where one is not defined (all labels alike, a logit or label that is not finite).
 
     >>> measured(np.array([0, 1, 1, 0], np.float32), np.zeros(4, np.float32))["normalised_entropy"]
     1.0
     """
     z, y = logits.astype(np.float64), labels.astype(np.float64)
+    if not (np.isfinite(z).all() and np.isfinite(y).all()):
+        return {"n": len(y), **dict.fromkeys(("positives", "log_loss", "normalised_entropy", "auc", "calibration"))}
     loss = float(np.mean(np.logaddexp(0, z) - y * z))
     rate = float(y.mean())
-    both = 0 < rate < 1
+    both = 0 < rate < 1  # labels are 0 or 1, unless a record is damaged
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if both else None
     scores = 1 / (1 + np.exp(-np.clip(z, -700, 700)))
     return {

@@ -48,6 +48,12 @@ def _closed(waiting: Sequence[ShardRecord], window_us: int) -> list[ShardRecord]
     return taken
 
 
+def smallest(records: Sequence[ShardRecord]) -> list[ShardRecord]:
+    """The first of `records` that has rows, with those before it: a candidate that cannot be split."""
+    rows = next((at for at, record in enumerate(records) if record.rows), len(records) - 1)
+    return list(records[: rows + 1])
+
+
 def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
     """Rows of a training step for a record of `rows` rows, when the model has learned `learned` rows before it."""
     warming_up = learned < WARMUP_ROWS or rows > WARMUP_ROWS

@@ -123,7 +123,7 @@ class Trainer:
         """The records of the next candidate."""
         window_us = int(self._settings.pipeline.window_s * SECOND_US)
         records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on, window_us=window_us)
-        return records[:1] if records and records[0].seq <= self._singly_until else records
+        return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
     def _train(self, records: Sequence[ShardRecord], request: Entry | None) -> Entry:
         """Steps 1 to 8."""
@@ -176,9 +176,10 @@ class Trainer:
         if self._head.seq != tried.seq:
             raise LostRace(f"version {tried.seq + 1} was committed meanwhile", winner=self._head)
         self._waiting.poll()
-        if len(candidate.records) > 1:
+        alone = schedule.smallest(candidate.records)
+        if len(alone) < len(candidate.records):
             self._singly_until = candidate.records[-1].seq
-            return self._train(candidate.records[:1], request)
+            return self._train(alone, request)
         held = _ranges(candidate.records)
         record = replace(
             self._next("hold", request, "held"),
@@ -317,11 +318,11 @@ class Trainer:
         self._recover()
 
     def _rival(self) -> status.Heartbeat | None:
-        return status.rival(self._store, ROLE, self._now_us(), nonce=self._log.writer)
+        return status.rival(self._store, ROLE, self._now_us())
 
     def _beat(self) -> None:
         info = {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
-        status.beat(self._store, ROLE, info, self._now_us(), nonce=self._log.writer)
+        status.beat(self._store, ROLE, info, self._now_us())
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")

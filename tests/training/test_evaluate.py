@@ -31,5 +31,11 @@ def test_what_is_not_defined_is_none_and_what_is_certain_stays_finite() -> None:
     assert found["log_loss"] == 5000
 
 
+def test_a_candidate_that_is_not_finite_has_no_figures() -> None:
+    found = measured(np.ones(2, np.float32), np.array([np.nan, 0], np.float32))
+    assert found["n"] == 2
+    assert set(found.values()) == {2, None}
+
+
 def test_ties_count_half() -> None:
     assert auc(np.array([0, 1, 1, 0]), np.array([3, 3, 3, 3])) == 0.5

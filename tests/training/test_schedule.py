@@ -52,6 +52,13 @@ def test_windows_are_taken_whole_and_in_order() -> None:
     assert chosen(first, second, record(3, closed_us=2 * MINUTE_US), on="window") == [1, 2, 3]
 
 
+def test_a_refused_candidate_is_split_before_each_record_with_rows() -> None:
+    records = [record(1), record(2, 5), record(3), record(4, 5)]
+    assert [taken.seq for taken in schedule.smallest(records)] == [1, 2]
+    assert [taken.seq for taken in schedule.smallest(records[2:])] == [3, 4]
+    assert [taken.seq for taken in schedule.smallest(records[:1])] == [1]
+
+
 @pytest.mark.parametrize(
     ("rows", "learned", "batch"),
     [

@@ -1,0 +1,283 @@
+"""The trainer on a loop in memory: versions, lineage, gate, recovery, rivals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace import status
+from headrace.delta import Digest
+from headrace.errors import Busy, SettingsError
+from headrace.published import PublishedTable
+from headrace.requests import ask
+from headrace.version import VersionRecord, contains, trained_in
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+
+OFTEN = {"train": {"checkpoint_every_s": 1e-6, "snapshot_every": 2}}
+NEVER = {"train": {"checkpoint_every_s": 1e9, "snapshot_every": 10**6}}
+
+
+def trainer_of(feed: Any, **changes: Any) -> Any:
+    from training.trainer import Trainer
+
+    return Trainer(feed.loop, feed.settings, **changes)
+
+
+def versions(feed: Any) -> list[VersionRecord]:
+    log = feed.loop.version_log()
+    return [VersionRecord.from_entry(log.read(seq)) for seq in log.seqs()]
+
+
+def parameters(trainer: Any) -> dict[str, bytes]:
+    """All that a checkpoint would hold, bit by bit."""
+    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
+
+
+def test_a_loop_begins_with_the_prior_and_each_record_becomes_a_version(feed: Any) -> None:
+    loop = feed("dcn_v2", **NEVER)
+    trainer = trainer_of(loop)
+    assert trainer.step() is None
+    first = loop.rows(300)
+    loop.append(None)
+    last = loop.rows(50)
+    trainer.step()
+    loop.rows(50)
+    trainer.step()
+    start, one, two = versions(loop)
+    assert (start.kind, start.prior, start.digest) == ("start", 0.2, Digest().to_json())
+    assert (one.kind, one.base, one.trained, one.cursor) == ("delta", 0, ((first.seq, last.seq + 1),), last.cursor())
+    assert (two.base, two.trained, two.lineage, two.watermark_us) == (1, ((3, 4),), 0, 4_000_000)
+    assert two.max_emit_us == 3_500_049
+    assert one.evaluation["live"]["n"] == 350
+    assert "frozen" not in one.evaluation
+    assert two.evaluation["frozen"]["of"] == 1
+    assert two.gate["golden"]["difference"] <= 1e-5
+    assert trained_in(2, lambda seq: versions(loop)[seq]) == ((0, 4),)
+
+
+def test_replicas_that_fold_the_deltas_hold_what_the_digest_says(feed: Any) -> None:
+    from headrace.delta import load_delta
+
+    loop = feed("mlp", train={"encoding": "f32", "checkpoint_every_s": 1e9})
+    trainer = trainer_of(loop)
+    table = PublishedTable(trainer._design.tables)
+    for rows in (200, 30, 10):
+        loop.rows(rows)
+        trainer.step()
+        record = versions(loop)[-1]
+        table.apply(load_delta(loop.loop.store, record.delta.path, record.delta.sha256))
+        assert table.digest().to_json() == record.digest
+    learned = trainer._state.learner.tables["embedding"]
+    scale, rows, found = table.lookup("embedding", learned.index.ids)
+    assert found.all()
+    np.testing.assert_array_equal(rows.view("<f4"), learned.read(np.arange(learned.index.used, dtype=np.int32)))
+    assert (scale == 1).all()
+
+
+@pytest.mark.parametrize("sections", [OFTEN, NEVER], ids=["checkpoints", "from the start"])
+def test_a_restarted_trainer_has_the_same_bits(feed: Any, sections: Any) -> None:
+    loop = feed("dcn_v2", **sections)
+    trainer = trainer_of(loop)
+    for rows in (200, 3, 40, 7):
+        loop.rows(rows)
+        trainer.step()
+        if rows == 3:
+            trainer = trainer_of(loop)
+    again = trainer_of(loop)
+    assert parameters(again) == parameters(trainer)
+    assert again._published.digest() == trainer._published.digest()
+    records = versions(loop)
+    assert [record.version for record in records] == [0, 1, 2, 3, 4]
+    if sections is OFTEN:
+        assert records[-1].checkpoint.of == 4
+        assert records[-1].snapshot.of == 4
+
+
+def test_two_trainers_give_the_same_version_from_the_same_records(feed: Any) -> None:
+    digests = []
+    for _ in range(2):
+        loop = feed("lr", **NEVER)
+        trainer = trainer_of(loop, now_us=lambda: 0)
+        loop.rows(100)
+        trainer.step()
+        digests.append(versions(loop)[-1].digest)
+    assert digests[0] == digests[1]
+
+
+def test_a_poisoned_record_is_held_and_no_later_version_contains_it(feed: Any) -> None:
+    loop = feed("dcn_v2", **OFTEN)
+    trainer = trainer_of(loop)
+    loop.rows(200)
+    trainer.step()
+    before = parameters(trainer)
+    bad = loop.poison()
+    entry = trainer.step()
+    assert entry.kind == "hold"
+    assert parameters(trainer) == before
+    hold = versions(loop)[-1]
+    assert hold.held == hold.held_now == ((bad.seq, bad.seq + 1),)
+    assert hold.gate["reasons"] == ["G0: a weight is not finite"]
+    assert (hold.delta, hold.cursor, hold.digest) == (None, bad.cursor(), versions(loop)[1].digest)
+    loop.rows(40)
+    assert trainer.step().kind == "delta"
+    assert not contains(trained_in(3, lambda seq: versions(loop)[seq]), bad.seq)
+    assert versions(loop)[-1].held_now == hold.held
+    assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_without_undoing_it_a_held_record_would_stay_in_the_weights(feed: Any, monkeypatch: Any) -> None:
+    """The twin."""
+    loop = feed("lr", gate={"norm_ratio": 1.0001}, **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(2000)
+    trainer.step()
+    monkeypatch.setattr(type(trainer), "_recover", lambda self: None)
+    before = parameters(trainer)
+    loop.rows(2000)
+    assert trainer.step().kind in ("hold", "delta")
+    assert parameters(trainer) != before
+
+
+def test_of_a_refused_candidate_the_sound_records_are_trained(feed: Any) -> None:
+    loop = feed("mlp", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(60)
+    bad = loop.poison()
+    loop.append(None)
+    loop.rows(30)
+    kinds = []
+    while (entry := trainer.step()) is not None:
+        kinds.append(entry.kind)
+    assert kinds == ["delta", "hold", "delta"]
+    records = versions(loop)
+    assert [record.trained for record in records[1:]] == [((0, 1),), (), ((2, 4),)]
+    assert records[-1].held_now == ((bad.seq, bad.seq + 1),)
+
+
+def test_a_request_that_leaves_nothing_to_train_gets_an_empty_version(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(50)
+    trainer.step()
+    request = ask(loop.loop, "retrain", {}, "me", 0)
+    trainer.step(request=request)
+    empty = versions(loop)[-1]
+    assert (empty.kind, empty.delta, empty.trained) == ("delta", None, ())
+    assert empty.requests == {
+        "cursor": request.cursor().to_json(),
+        "outcomes": [{"seq": request.seq, "outcome": "nothing to train"}],
+    }
+    assert empty.digest == versions(loop)[1].digest
+
+
+def test_the_resident_trainer_answers_requests_once_and_stops(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    ask(loop.loop, "retrain", {}, "me", 0)
+    loop.rows(20)
+    polls = iter(range(4))
+    trainer.run(stop=lambda: next(polls, None) is None, poll_s=0)
+    ask(loop.loop, "stop", {}, "me", 0)
+    trainer.run(stop=lambda: False, poll_s=0)
+    outcomes = [record.requests["outcomes"] for record in versions(loop)]
+    assert outcomes == [[], [{"seq": 0, "outcome": "trained"}]]
+
+
+def test_closed_windows_only(feed: Any) -> None:
+    loop = feed("lr", train={"on": "window"})
+    trainer = trainer_of(loop)
+    loop.rows(30)
+    assert trainer.step() is None
+    loop.append(None, closed_us=60_000_000)
+    assert trainer.step() is not None
+    assert versions(loop)[-1].trained == ((0, 2),)
+
+
+def test_a_number_lost_to_a_control_record_is_folded_and_the_candidate_planned_anew(feed: Any) -> None:
+    loop = feed("mlp", **NEVER)
+    trainer = trainer_of(loop)
+    for _ in range(2):
+        loop.rows(50)
+        trainer.step()
+    log = loop.loop.version_log()
+    head = log.head()
+    record = VersionRecord.from_entry(head)
+    body = record.to_body() | {
+        "base": 2, "to": 1, "trained": [], "held": [[1, 2]], "held_now": [[1, 2]], "delta": None,
+        "digest": versions(loop)[1].digest,
+    }  # fmt: skip
+    log.append("rollback", body, head)
+    loop.rows(50)
+    trainer.step()
+    last = versions(loop)[-1]
+    assert (last.version, last.base, last.trained, last.held_now) == (4, 3, ((2, 3),), ((1, 2),))
+    assert trained_in(4, lambda seq: versions(loop)[seq]) == ((0, 1), (2, 3))
+    assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_a_living_rival_stops_it(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(10)
+    status.beat(loop.loop.store, "trainer", {}, trainer._now_us(), nonce="deadbeef")
+    with pytest.raises(Busy, match="another trainer runs on this root"):
+        trainer.step()
+    assert len(versions(loop)) == 1
+
+
+def test_other_features_are_refused_another_model_begins_a_lineage(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(50)
+    trainer.step()
+    loop.settings = loop.settings.replace("model", kind="mlp")
+    again = trainer_of(loop)
+    again.step()
+    assert [(record.kind, record.lineage) for record in versions(loop)] == [
+        ("start", 0), ("delta", 0), ("start", 2), ("delta", 2)
+    ]  # fmt: skip
+    assert versions(loop)[-1].trained == ((0, 1),)
+    entry = loop.rows(5)
+    body = dict(loop.log.read(entry.seq).body) | {"schema": "0123456789abcdef"}
+    loop.head = loop.log.append("shard", body, entry)
+    with pytest.raises(SettingsError, match="has the features 0123456789abcdef"):
+        again.step()
+
+
+def test_a_model_without_a_tower_keeps_its_bias_as_the_offset(feed: Any) -> None:
+    from headrace.config import parse
+
+    text = """
+[loop]
+name = "test"
+root = "memory://x"
+[streams.impression]
+source = "x.parquet"
+id = "id"
+time = "time"
+[streams.click]
+source = "x.parquet"
+id = "id"
+time = "time"
+[label]
+mode = "implicit"
+wait_s = 1
+attribution_s = 2
+[features]
+user = { kind = "id" }
+item = { kind = "id" }
+[model]
+kind = "lr"
+"""
+    loop = feed("lr")
+    loop.settings = parse(text)
+    trainer = trainer_of(loop)
+    loop.rows(100)
+    trainer.step()
+    record = versions(loop)[-1]
+    assert record.offset == pytest.approx(float(trainer._state.tower_weights()["bias"][0]))
+    assert record.digest["tower"] == ""
+    assert record.gate["golden"]["difference"] <= 1e-5
