@@ -35,13 +35,20 @@ def predict(
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
-    """Ask the server for scores. Every feature once: one value, or one per candidate."""
+    """Ask the server for scores. Every feature once: one value, or one per candidate.
+
+    Parts of the impression's own time (hour, weekday) may be left out: they are those of now.
+    """
     kinds: Mapping[str, str] = {}
+    of_now: dict[str, str] = {}
     if config.exists():
         settings = options.load(config)
         kinds = {feature.name: feature.kind for feature in settings.schema().features}
         address = address or f"{settings.serve.host}:{settings.serve.port}"
-    request = parse(features, kinds)
+        now = clock.iso(clock.now_us())
+        parts = (feature for feature in settings.schema().features if feature.kind == "time")
+        of_now = {feature.name: now for feature in parts if feature.column == settings.impression.time}
+    request = of_now | parse(features, kinds)
     from paramserver.client import Client
 
     with Client(address or "127.0.0.1:8500") as client:
