@@ -21,6 +21,7 @@ import logging
 import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -40,11 +41,17 @@ if TYPE_CHECKING:
 
 __all__ = ["InProcess", "OtherRunner", "run_of"]
 
-IN_PROCESS = frozenset({"", "FnApiRunner", "DirectRunner"})
+IN_PROCESS = frozenset({"", "FnApiRunner", "DirectRunner", "direct"})
 THREADS = max(2, os.cpu_count() or 2)
 LABEL = "orders"
 
 Order = ReadOrder | PartOrder
+
+
+@cache
+def pool() -> ThreadPoolExecutor:
+    """The threads of this process; they outlive a tick, which would else spend much of its time on starting them."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="pipelines")
 
 
 class Failed(Exception):
@@ -87,20 +94,14 @@ class Read(beam.DoFn):  # type: ignore[misc]
     """Order -> (part, table)."""
 
     def __init__(self, setup: Setup) -> None:
-        self.setup_ = setup
-
-    def setup(self) -> None:
-        self.pool = ThreadPoolExecutor(THREADS)
-
-    def teardown(self) -> None:
-        self.pool.shutdown()
+        self._setup = setup
 
     def process(self, order: Order) -> Iterator[tuple[int, pa.Table]]:
         if isinstance(order, PartOrder):
             yield order_table(order)
             return
         try:
-            yield from read(self.setup_, order, self.pool)
+            yield from read(self._setup, order, pool())
         except HeadraceError as error:
             raise Failed(error) from error
 
@@ -109,19 +110,13 @@ class Join(beam.DoFn):  # type: ignore[misc]
     """(part, tables) -> files; parts run side by side and are waited for at the end of the bundle."""
 
     def __init__(self, setup: Setup) -> None:
-        self.setup_ = setup
-
-    def setup(self) -> None:
-        self.pool = ThreadPoolExecutor(THREADS)
-
-    def teardown(self) -> None:
-        self.pool.shutdown()
+        self._setup = setup
 
     def start_bundle(self) -> None:
         self.running: list[Future[str]] = []
 
     def process(self, element: tuple[int, Iterable[pa.Table]]) -> None:
-        self.running.append(self.pool.submit(join, self.setup_, list(element[1])))
+        self.running.append(pool().submit(join, self._setup, list(element[1])))
 
     def finish_bundle(self) -> None:
         for future in self.running:
@@ -200,18 +195,29 @@ class Run:
 
 def run_of(setup: Setup, arguments: Sequence[str]) -> Run:
     """How to run ticks, by Beam's flags (`--runner=…` and what it takes)."""
-    name = runner_name(arguments)
+    name, rest = split_runner(arguments)
     if name in IN_PROCESS:
-        rest = [argument for argument in arguments if not argument.startswith("--runner=")]
         return Run(InProcess(setup, rest))
     if setup.store_url.startswith("memory:"):
         raise SettingsError(f"runner {name} cannot reach a store in memory", hint="set loop.root to a folder or bucket")
     return Run(OtherRunner(setup, arguments))
 
 
-def runner_name(arguments: Sequence[str]) -> str:
-    """The value of `--runner=`, or ""."""
-    return next((one.removeprefix("--runner=") for one in reversed(arguments) if one.startswith("--runner=")), "")
+def split_runner(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The runner that Beam's flags name, "" for none, and the other flags.
+
+    >>> split_runner(["--runner", "DirectRunner", "--job_name=x"])
+    ('DirectRunner', ['--job_name=x'])
+    """
+    name, rest, given = "", [], iter(arguments)
+    for argument in given:
+        if argument == "--runner":
+            name = next(given, "")
+        elif argument.startswith("--runner="):
+            name = argument.removeprefix("--runner=")
+        else:
+            rest.append(argument)
+    return name, rest
 
 
 def _place_of(proto: Any) -> str:

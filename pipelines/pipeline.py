@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from pipelines.tick import Weighing, commit, make
 from pipelines.work import run_files, store_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from headrace.config import Settings
     from headrace.log import Entry
@@ -82,6 +84,7 @@ class Pipeline:
         self._idle: dict[str, int | None] = {}
         self._run: Callable[[Sequence[Any]], None] | None = None
         self._backlog = False
+        self._awaited = ""
         self._beaten_s = float("-inf")
         self._heartbeat: status.Heartbeat | None = None
 
@@ -114,7 +117,8 @@ class Pipeline:
         failpoints.hit("pipeline.planned")
         tick = Tick(plan.seq, plan.now_us, secrets.token_hex(4))
         weighing = Weighing(self._settings.quarantine_alarm, self._settings.quarantine_stop)
-        record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
+        with self._beating():
+            record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
         try:
             entry = commit(self._log, plan, record, clock.now_us())
         except LostRace as lost:
@@ -167,24 +171,31 @@ class Pipeline:
 
         While another pipeline lives on this root, it waits (and calls `on_wait`); with `once` or `drain` that is Busy.
         """
-        told = False
-        while not stop():
-            other = self._rival()
-            if other is not None and not (once or drain):
-                if not told:
-                    on_wait(other)
-                told = True
-                time.sleep(BEAT_S)
-                continue
-            began = time.monotonic()
-            entry = self.tick(drain=drain)
-            if entry is not None:
-                on_record(entry)
-            elif once or drain:
-                break
-            if not (drain or self._backlog):
-                _sleep_until(began + self._settings.tick_s, stop)
-        self.close()
+        try:
+            while not stop():
+                if not (once or drain) and self._waited(on_wait):
+                    continue
+                began = time.monotonic()
+                entry = self.tick(drain=drain)
+                if entry is not None:
+                    on_record(entry)
+                elif once or drain:
+                    break
+                if not (drain or self._backlog):
+                    _sleep_until(began + self._settings.tick_s, stop)
+        finally:
+            self.close()
+
+    def _waited(self, on_wait: Callable[[status.Heartbeat], None]) -> bool:
+        """Wait a little if another pipeline lives; `on_wait` hears of each one once."""
+        other = self._rival()
+        if other is None:
+            return False
+        if other.nonce != self._awaited:
+            self._awaited = other.nonce
+            on_wait(other)
+        time.sleep(BEAT_S)
+        return True
 
     def close(self) -> None:
         """Take the heartbeat back, so that a successor need not wait."""
@@ -202,6 +213,23 @@ class Pipeline:
         info = {"tick_s": self._settings.tick_s}
         self._heartbeat = status.beat(self._loop.store, ROLE, info, clock.now_us(), nonce=self._log.writer)
         self._beaten_s = time.monotonic()
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Keep saying that this pipeline runs during a tick that takes longer than a beat."""
+        done = threading.Event()
+
+        def beats() -> None:
+            while not done.wait(BEAT_S):
+                status.beat(self._loop.store, ROLE, {"ticking": True}, clock.now_us(), nonce=self._log.writer)
+
+        beating = threading.Thread(target=beats, name="heartbeat", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beating.join()
 
     def _rival(self) -> status.Heartbeat | None:
         """Another living pipeline; two of one process race for the log and need no heartbeat."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "falls_due", "orders_of", "plan_tick"]
 
-SPANS_PER_ORDER = 16
+SPANS_PER_ORDER = 8
 
 
 @dataclass(frozen=True)

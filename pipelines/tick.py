@@ -15,6 +15,7 @@ A process that dies anywhere is followed by one that plans again from the head: 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from headrace.store import Store
 
 __all__ = ["Weighing", "commit", "make"]
+
+logger = logging.getLogger("headrace.pipeline")
 
 ENOUGH = 100  # events before a share of invalid ones says anything
 
@@ -85,7 +88,7 @@ def _agreed(results: Sequence[PartResult], reads: Sequence[ReadOrder]) -> list[R
 
 
 def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
-    """Raise TooManyInvalid when a stream's events do not look like what the settings say."""
+    """Warn, or raise TooManyInvalid, when a stream's events do not look like what the settings say."""
     for stream in sorted({one.stream for one in plan.ranges}):
         mine = [report for report in reports if plan.ranges[report.index].stream == stream]
         invalid = sum(report.invalid for report in mine)
@@ -93,6 +96,8 @@ def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
         known = _accepted_before(plan, stream)
         if total and (invalid / total > weighing.stop) and (total >= ENOUGH or (not known and invalid == total)):
             raise _too_many(stream, mine, invalid, total, weighing)
+        if total >= ENOUGH and invalid / total > weighing.alarm:
+            logger.warning("quarantine.alarm stream=%s refused=%d of=%d record=%d", stream, invalid, total, plan.seq)
 
 
 def _too_many(stream: str, reports: Sequence[Report], invalid: int, total: int, weighing: Weighing) -> TooManyInvalid:

@@ -1,4 +1,4 @@
-"""Kills a pipeline again and again while its files grow, then compares all rows with plain Python. Prints one JSON line.
+"""Kills a pipeline again and again while its files grow, then compares all rows with plain Python. One JSON line.
 
     python tests/loop/kill_pipeline.py --kills 200
 

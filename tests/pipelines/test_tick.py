@@ -482,3 +482,30 @@ def test_run_once_and_runner_names(folder, tmp_path):
     Pipeline(loop, settings, now_us=Clock()).run(drain=True)
     assert rows_of(loop) == expected(shown, clicks)
     assert loop.store.list("status") == []
+
+
+def test_another_runner_gives_the_same_rows(folder, tmp_path):
+    """Not in process: the pipeline is built anew for each tick, by Beam's own flags."""
+    shown, clicks = events(50)
+    write(folder, shown, clicks)
+    settings = settings_of(folder, tmp_path / "loop")
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    Pipeline(loop, settings, beam_args=["--runner=BundleBasedDirectRunner"], now_us=Clock()).run(drain=True)
+    assert rows_of(loop) == expected(shown, clicks)
+
+
+def test_another_runner_cannot_reach_memory(folder):
+    settings = settings_of(folder, "memory://other-runner")
+    loop = open_loop(open_store("memory://other-runner"), "test")
+    write(folder, *events(5))
+    with pytest.raises(SettingsError, match="cannot reach a store in memory"):
+        Pipeline(loop, settings, beam_args=["--runner", "FlinkRunner"], now_us=Clock()).tick()
+
+
+def test_an_alarm_before_the_stop(folder, tmp_path, caplog):
+    shown, clicks = events(200)
+    write(folder, shown, clicks)
+    with (folder / "shown.jsonl").open("a") as stream:
+        stream.write("broken\n" * 10)
+    pipeline_of(folder, tmp_path / "loop").tick()
+    assert "quarantine.alarm stream=impression refused=10" in caplog.text
