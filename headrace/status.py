@@ -1,6 +1,6 @@
 """Heartbeats: who runs, where, and how far. Advisory; nothing depends on them for correctness (the log is the lock).
 
-A process overwrites `status/<role>-<host>.json` about once a second:
+A process overwrites `status/<role>-<host>.json` every two seconds (`Pulse`):
 
     {"role": "pipeline", "host": "a1", "pid": 4711, "nonce": "1c9e77aa", "at_us": 1790000000000000, "info": {…}}
 
@@ -11,25 +11,30 @@ role with another nonce, and waits or raises `Busy`. While it waits it does not 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import socket
+import threading
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from headrace import clock
 from headrace.clock import SECOND_US
-from headrace.errors import Busy
+from headrace.errors import Busy, StoreError
 from headrace.record import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from headrace.clock import Now
     from headrace.store import Store
 
 FOLDER = "status"
 LIVING_S = 10.0
+BEAT_S = 2.0
 NONCE = secrets.token_hex(4)  # of this process
 
 
@@ -61,6 +66,47 @@ def beat(store: Store, role: str, info: Mapping[str, Any], now_us: int, *, nonce
 def leave(store: Store, heartbeat: Heartbeat) -> None:
     """Take a heartbeat back at a clean end, so that a successor need not wait."""
     store.delete(_path_of(heartbeat))
+
+
+class Pulse:
+    """Beats for as long as its `with` block runs, from a thread of its own: long work is no silence.
+
+    info: what to say, asked for at every beat. A beat that the store refuses is left out, being advisory.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        role: str,
+        info: Callable[[], Mapping[str, Any]],
+        *,
+        now_us: Now = clock.now_us,
+        nonce: str = NONCE,
+    ) -> None:
+        self._store, self._role, self._info, self._now_us, self._nonce = store, role, info, now_us, nonce
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{role}-pulse", daemon=True)
+        self._last: Heartbeat | None = None
+
+    def __enter__(self) -> Self:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._last is not None:
+            with contextlib.suppress(StoreError):
+                leave(self._store, self._last)
+
+    def _run(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._beat()
+
+    def _beat(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._last = beat(self._store, self._role, self._info(), self._now_us(), nonce=self._nonce)
 
 
 def heartbeats(store: Store) -> list[Heartbeat]:

@@ -8,6 +8,7 @@ are as long as the widest of them, or come as ids. Missing values are positions 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -147,10 +148,13 @@ def _lists(feature: Feature, values: wire.Values) -> Ragged:
 
 
 def _encoded(feature: Feature, values: pa.Array) -> pa.Array:
+    """A time may come as ISO 8601 text whatever its unit in the events; its parts are the same."""
+    if feature.kind == "time" and pa.types.is_string(values.type):
+        feature = replace(feature, time_unit="iso")
     try:
         return encode_values(feature, values)
     except (EventError, SettingsError) as wrong:  # settings: a time whose form the schema does not say
-        hint = "send this time as ISO 8601 text" if feature.kind == "time" else wrong.hint
+        hint = "send this time as ISO 8601 text: 2026-11-22T21:30:00Z" if feature.kind == "time" else wrong.hint
         raise InvalidRequest(wrong.message, hint=hint, feature=feature.name) from None
 
 

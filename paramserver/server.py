@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from headrace import clock, status
-from headrace.errors import PortInUse, ServingError, SettingsError, StoreError
+from headrace.errors import PortInUse, ServingError, SettingsError
 from paramserver.predict import Predictor
 from paramserver.replica import RETRY_S, Replica
 from paramserver.servicer import MOST_WATCHERS, Servicer
@@ -36,7 +36,6 @@ MODEL: Final = "default"
 SERVICE: Final = wire.DESCRIPTOR.services_by_name["HeadraceService"].full_name
 
 POLL_S: Final = 0.05
-BEAT_S: Final = 2.0
 GRACE_S: Final = 5.0
 THREADS: Final = 8 + MOST_WATCHERS  # a watcher holds a thread
 MOST_CALLS: Final = 128  # under way or waiting for a thread; more are refused with RESOURCE_EXHAUSTED
@@ -147,20 +146,11 @@ class Server:
             self._health.set(name, kind)
 
     def _run(self) -> None:
-        """The follower's thread: poll, and a heartbeat now and then."""
-        beat_at_us = 0
-        heartbeat = None
-        while not self._stopping.is_set():
-            self._poll()
-            if self._now_us() >= beat_at_us:
-                beat_at_us = self._now_us() + int(BEAT_S * clock.SECOND_US)
-                heartbeat = self._beat() or heartbeat
-            self._stopping.wait(POLL_S)
-        if heartbeat is not None:
-            try:
-                status.leave(self._loop.store, heartbeat)
-            except StoreError:
-                _log.debug("server.no_leave")
+        """The follower's thread."""
+        with status.Pulse(self._loop.store, "server", self._info, now_us=self._now_us):
+            while not self._stopping.is_set():
+                self._poll()
+                self._stopping.wait(POLL_S)
 
     def _poll(self) -> None:
         before = str(self.replica.problem or "")
@@ -177,18 +167,14 @@ class Server:
         if problem is not None and str(problem) != before:
             _log.warning("server.stalled %s (%s)", problem.message, problem.hint)
 
-    def _beat(self) -> status.Heartbeat | None:
+    def _info(self) -> dict[str, Any]:
         served, problem = self.replica.served, self.replica.problem
-        info = {
+        return {
             "address": self.address,
             "version": served.version if served else None,
             "applied": self.replica.applied_version,
             "problem": problem.message if problem else "",
         }
-        try:
-            return status.beat(self._loop.store, "server", info, self._now_us())
-        except StoreError:  # advisory: a replica may have no right to write
-            return None
 
 
 def loopback(host: str) -> str:

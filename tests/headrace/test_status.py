@@ -6,11 +6,12 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from headrace import status
-from headrace.errors import Busy
+from headrace.errors import Busy, StoreError
 from headrace.store.memory import MemoryStore
 
 SECOND_US = 1_000_000
@@ -67,3 +68,28 @@ def test_what_does_not_parse_is_passed_over(store):
         store.overwrite(f"status/a-{number}.json", data)
     beat = status.beat(store, "pipeline", {}, 0)
     assert status.heartbeats(store) == [beat]
+
+
+def test_a_pulse_beats_while_its_block_runs(store, monkeypatch):
+    monkeypatch.setattr(status, "BEAT_S", 0.01)
+    said, later = iter(range(10**9)), threading.Event()
+
+    def info():
+        number = next(said)
+        if number > 2:
+            later.set()
+        return {"number": number}
+
+    with status.Pulse(store, "trainer", info):
+        assert later.wait(10)
+        assert [found.role for found in status.heartbeats(store)] == ["trainer"]
+    assert status.heartbeats(store) == []
+
+
+def test_a_pulse_outlives_a_store_that_refuses(store, monkeypatch):
+    def refused(*_):
+        raise StoreError("no right to write")
+
+    monkeypatch.setattr(store, "overwrite", refused)
+    with status.Pulse(store, "server", dict):
+        assert status.heartbeats(store) == []
