@@ -81,7 +81,7 @@ def backtest(
         terminal.show(report.as_text(result, reference=example == "flights"))
         terminal.say(report.words(result, example=bool(example)))
     if scratch is None:
-        shutil.rmtree(run)
+        _remove(run)
     return terminal.Code.OK
 
 
@@ -97,6 +97,13 @@ def _example(name: str, folder: Path) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(flights.flights_events(), events)
     return flights.settings().with_source(str(events))
+
+
+def _remove(run: Path) -> None:
+    """A run that is over leaves nothing behind, unless its folder was named with --scratch."""
+    shutil.rmtree(run)
+    if not any(path.is_dir() for path in run.parent.iterdir()):  # no interrupted run is waiting
+        shutil.rmtree(run.parent)
 
 
 def _name(settings: Settings, history: str, every: str, warmup: float) -> str:

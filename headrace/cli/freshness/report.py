@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PICTURE_POINTS = 40
+PICTURE_POINTS = 20
 
 REFERENCE = {
     "frozen": (0.654, 0.5087),
@@ -55,7 +55,7 @@ def as_text(result: Result, *, reference: bool) -> str:
     """The table; beside the flights' reference where asked for."""
     head: tuple[str, ...] = ("refresh", "AUC", "log-loss", "calibration", "scored")
     if reference:
-        head += ("reference AUC", "log-loss")
+        head += ("reference AUC", "reference log-loss")
     rows = []
     for arm, one in result.measures().items():
         row: tuple[str, ...] = (arm, f"{one.auc:.4f}", f"{one.log_loss:.4f}", f"{one.calibration:.3f}", f"{one.n:,}")
