@@ -1,4 +1,4 @@
-"""Events from JSON lines to windowed shards: Beam against the same kernels in plain threads, and against Beam per element.
+"""Events from JSON lines to windowed shards: Beam beside the same kernels in plain threads, and Beam per element.
 
     python benchmarks/bench_pipeline.py
 
@@ -69,8 +69,8 @@ def settings_of(folder: Path, root: Path, **pipeline: Any) -> Any:
             "click": {"source": f"{folder}/clicks.jsonl", "id": "id", "time": "at", "time_unit": "ms"},
         },
         label={"mode": "implicit", "wait_s": 30, "attribution_s": 300},
-        features=FEATURES,
-        pipeline={"parts": PARTS, **pipeline},
+        features=FEATURES,  # type: ignore[arg-type]  # pydantic makes models of plain dictionaries
+        pipeline={"parts": PARTS, **pipeline},  # type: ignore[arg-type]
     )
 
 

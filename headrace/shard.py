@@ -57,6 +57,7 @@ __all__ = ["COLUMNS", "SUMS", "Quarantine", "Range", "Shard", "ShardRecord", "ar
 KIND = "shard"
 FORMAT = 1
 ROW_GROUP = 1 << 17
+TIMES = ("event_time_us", "emit_time_us", "delay_us")
 
 COLUMNS = pa.schema(
     [
@@ -237,7 +238,13 @@ def write_shard(store: Store, rows: pa.Table, *, path: str, part: int, fingerpri
     sink = pa.BufferOutputStream()
     rows = rows.replace_schema_metadata(None)
     with pq.ParquetWriter(
-        sink, rows.schema, compression="zstd", write_page_checksum=True, store_schema=False
+        sink,
+        rows.schema,
+        compression="zstd",
+        write_page_checksum=True,
+        store_schema=False,
+        use_dictionary=_repeating(rows.schema),
+        column_encoding=dict.fromkeys(TIMES, "DELTA_BINARY_PACKED"),
     ) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP)
         writer.add_key_value_metadata({"headrace": meta})  # kept although the Arrow schema is not stored
@@ -252,6 +259,13 @@ def write_shard(store: Store, rows: pa.Table, *, path: str, part: int, fingerpri
         windows=tuple(_windows_of(rows)),
         max_emit_us=int(rows.column("emit_time_us").to_numpy().max()),
     )
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns worth a dictionary; to build one for numbers, times and event ids would double the time of writing."""
+    ids = [field.name for field in schema if field.name not in COLUMNS.names and field.type == pa.int64()]
+    lists = [f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type)]
+    return ["window", "label", "row_kind", "sample_rate", *ids, *lists]
 
 
 def _windows_of(rows: pa.Table) -> list[dict[str, int]]:

@@ -16,8 +16,6 @@ come first, the count comes after.)
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from pipelines.events import RAW_BYTES, Columns, Limits, Refused, Stream
+from pipelines.jsonrecord import EXACT, Refusal, load, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,8 +35,6 @@ __all__ = ["parse_json"]
 
 LEAF = 64
 SAMPLE = 16
-EXACT = float(1 << 53)
-INT64 = 1 << 63
 OPEN, CLOSE = ord("{"), ord("}")
 DEEP = 500
 
@@ -46,10 +43,6 @@ NUMBERS = frozenset({pa.int64(), pa.float64()})
 SUITABLE = {"number": NUMBERS, "bucket": NUMBERS, "time": IDS}
 
 Piece = tuple[Columns, np.ndarray]
-
-
-class Refusal(Exception):
-    """Why one record is refused; `args[0]` is the reason code."""
 
 
 def parse_json(stream: Stream, limits: Limits, index: LineIndex) -> tuple[list[Piece], list[Refused]]:
@@ -123,7 +116,7 @@ def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema |
     sample = []
     for i in range(low, min(high, low + SAMPLE)):
         try:
-            sample.append(_load(index.line(i)))
+            sample.append(load(index.line(i)))
         except Refusal:
             return None
     types = {name: _type_of([record.get(name) for record in sample]) for name in stream.columns}
@@ -204,39 +197,6 @@ def _type_of(values: list[Any]) -> pa.DataType | None:
     return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind)
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which keys came twice."""
-
-    repeated: frozenset[str] = frozenset()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    made = _Object(pairs)
-    if len(made) < len(pairs):
-        made.repeated = frozenset(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-    return made
-
-
-def _integer(text: str) -> int | float:
-    return int(text) if len(text) < 20 else float(text)
-
-
-def _load(line: bytes) -> _Object:
-    """One JSON object. Raises Refusal."""
-    try:
-        record = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
-    except RecursionError:
-        raise Refusal("too_deep") from None
-    except ValueError:
-        raise Refusal("malformed") from None
-    if not isinstance(record, _Object):
-        raise Refusal("malformed")
-    return record
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
-
-
 def _records(stream: Stream, index: LineIndex, low: int, high: int) -> tuple[Piece | None, list[Refused]]:
     """Lines `[low, high)` one by one."""
     rows: list[dict[str, Any]] = []
@@ -246,105 +206,19 @@ def _records(stream: Stream, index: LineIndex, low: int, high: int) -> tuple[Pie
         if not line.strip():
             continue
         try:
-            rows.append(_row(stream, _load(line)))
+            rows.append(row_of(stream, load(line)))
             lines.append(i)
         except Refusal as refusal:
             refused.append(_refused(index, i, refusal.args[0]))
     return ((_columns(stream, rows), np.array(lines, np.int64)) if rows else None), refused
 
 
-def _row(stream: Stream, record: _Object) -> dict[str, Any]:
-    """The needed values of one record, ids as text; empty for a record of another stream. Raises Refusal."""
-    if record.repeated & stream.columns:
-        raise Refusal("duplicate_key")
-    if any(type(record.get(name)) is not type(value) or record[name] != value for name, value in stream.where.items()):
-        return {}
-    if stream.shared and record.get(stream.time) is None:
-        return {}
-    row: dict[str, Any] = {
-        "mine": True,
-        "id": _id(record.get(stream.id)),
-        "time": _time(record.get(stream.time), stream.time_unit),
-        "label": _number(record.get(stream.label), boolean=True) if stream.label else None,
-    }
-    return {**row, **{f"{f.name}:": _value(f, record) for f in stream.features if f.path}}
-
-
-def _value(feature: Feature, record: Mapping[str, Any]) -> Any:
-    value: Any = record
-    for name in feature.path:
-        if value is None:
-            return None
-        if not isinstance(value, _Object):
-            raise Refusal("wrong_type")
-        if name in value.repeated:
-            raise Refusal("duplicate_key")
-        value = value.get(name)
-    if feature.kind in ("number", "bucket"):
-        return _number(value)
-    if feature.kind == "time":
-        return _time(value, feature.time_unit)
-    if feature.kind == "ids":
-        if value is not None and not isinstance(value, list):
-            raise Refusal("wrong_type")
-        return None if value is None else [_text(item) for item in value]
-    return _text(value)
-
-
-def _id(value: Any) -> str | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-        raise Refusal("wrong_type")
-    return _text(value)
-
-
-def _number(value: Any, *, boolean: bool = False) -> float | None:
-    if value is None:
-        return None
-    if (isinstance(value, bool) and not boolean) or not isinstance(value, int | float):
-        raise Refusal("wrong_type")
-    return float(value)
-
-
 def _time_type(unit: str | None, values: Sequence[Any]) -> pa.DataType:
     """Of a column of times: text, integers, or floats where one of `values` is."""
     if unit in (None, "iso"):
         return pa.string()
-    return pa.float64() if any(isinstance(value, float) for value in values) else pa.int64()
-
-
-def _time(value: Any, unit: str | None) -> str | float | None:
-    """A time as it stands; fractions of seconds and milliseconds only (float64 holds them to the microsecond)."""
-    if value is None:
-        return None
-    if unit in (None, "iso"):
-        if not isinstance(value, str):
-            raise Refusal("time_without_unit" if unit is None and isinstance(value, int | float) else "wrong_type")
-        return _text(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refusal("wrong_type")
-    if abs(value) >= INT64 or (isinstance(value, float) and unit not in ("s", "ms") and not value.is_integer()):
-        raise Refusal("bad_time")
-    return value
-
-
-def _text(value: Any) -> str | None:
-    """Text of an id: strings as they are, integers and integral floats in decimal, true, false."""
-    if value is None or isinstance(value, str):
-        if value and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise Refusal("utf8") from None
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if not isinstance(value, float):
-        raise Refusal("wrong_type")
-    if not abs(value) < EXACT:
-        raise Refusal("infinite" if value != value or abs(value) == float("inf") else "out_of_range")
-    return str(int(value)) if value.is_integer() else str(value)
+    fractions = unit in ("s", "ms") and any(isinstance(value, float) for value in values)
+    return pa.float64() if fractions else pa.int64()
 
 
 def _columns(stream: Stream, rows: list[dict[str, Any]]) -> Columns:

@@ -12,12 +12,12 @@ import secrets
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import clock, failpoints, status
-from headrace.errors import LostRace
+from headrace.errors import LostRace, StoreError
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, plan_tick
@@ -181,7 +181,7 @@ class Pipeline:
                     on_record(entry)
                 elif once or drain:
                     break
-                if not (drain or self._backlog):
+                if not (once or drain or self._backlog):
                     _sleep_until(began + self._settings.tick_s, stop)
         finally:
             self.close()
@@ -221,7 +221,8 @@ class Pipeline:
 
         def beats() -> None:
             while not done.wait(BEAT_S):
-                status.beat(self._loop.store, ROLE, {"ticking": True}, clock.now_us(), nonce=self._log.writer)
+                with suppress(StoreError):  # advisory; the tick itself says what is wrong with the store
+                    status.beat(self._loop.store, ROLE, {"ticking": True}, clock.now_us(), nonce=self._log.writer)
 
         beating = threading.Thread(target=beats, name="heartbeat", daemon=True)
         beating.start()

@@ -199,7 +199,7 @@ def _due(setup: Setup, plan: Plan, open_run: Callable[[RunMeta], Run]) -> bool:
         return False
     window_us = setup.horizon.window_us
     closes_us = min(plan.previous.open_until_us, closed_us(after_us, setup.horizon))
-    if closes_us // window_us > plan.previous.closed_us // window_us and closes_us > plan.previous.closed_us:
+    if closes_us // window_us > plan.previous.closed_us // window_us:
         return True
     runs = [RunMeta.from_json(meta) for meta in plan.previous.pending]
     return falls_due(runs, open_run, before_us=plan.before_us, after_us=after_us, policy=setup.policy)

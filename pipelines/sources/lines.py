@@ -9,6 +9,7 @@ import csv
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import SourceTruncated
 from pipelines.sources.base import SPAN_BYTES, Lines, Span
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class LineFiles:
         start = span.start if span.start == span.low else self._newline_after(path, span.start - 1, span.high)
         end = span.high if span.end >= span.high else self._newline_after(path, span.end - 1, span.high)
         data: bytes = self.fs.cat_file(path, start, end) if end > start else b""
+        if len(data) != end - start:
+            raise SourceTruncated(
+                f"{path} ended at byte {start + len(data)} while bytes up to {end} were being read",
+                hint="put the file back as it was; write new events under a new name instead of truncating",
+                file=span.file,
+            )
         if start == 0 and data.startswith(BOM):
             data, start = data[len(BOM) :], len(BOM)
         if not self.csv:

@@ -164,6 +164,17 @@ def test_a_truncated_file(tmp_path):
     assert "put the file back" in caught.value.hint
 
 
+def test_a_file_that_is_truncated_between_plan_and_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"one\ntwo\n")
+    source = FileSource(str(path))
+    first = source.first("files")
+    reach = source.reach("files", first, None, max_bytes=BIG, drain=False)
+    path.write_bytes(b"one\n")
+    with pytest.raises(SourceTruncated, match="ended at byte 4"):
+        source.read(source.spans("files", first, reach.position, reach.identity)[0])
+
+
 def test_a_replaced_file(tmp_path):
     reader = started(tmp_path)
     (tmp_path / "b.jsonl").write_bytes(b"eno\ntwo\nthree\n")
