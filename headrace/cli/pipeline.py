@@ -120,7 +120,7 @@ def _line(head: Entry) -> str:
 
 
 def _plan(plan: dict[str, Any]) -> str:
-    word = "would read" if plan["due"] else "nothing to do; stands at"
-    lines = [f"record {plan['seq']}: {word} about {plan['bytes']:,} bytes"]
+    size = f"about {plan['bytes']:,} bytes" if plan["bytes"] else "no new events, but rows fall due"
+    lines = [f"record {plan['seq']}: {size}" if plan["due"] else "nothing to do: every source is read to its end"]
     lines += [f"  {part['stream']}/{part['partition']}: {part['from']} to {part['to']}" for part in plan["ranges"]]
     return "\n".join(lines)

@@ -93,7 +93,7 @@ def retrain(
         terminal.say(f"asked the trainer on {living[0].host} (process {living[0].pid}); waiting …")
         entry = _answer(loop, request, timeout_s)
     else:
-        terminal.say("no trainer is running: training here")
+        terminal.say("no trainer is running: training here (starting TensorFlow takes 10 to 30 s) …")
         entry = _train_here(loop, settings, request)
     if as_json:
         terminal.show_json({"request": request.seq, **_summary(entry)})

@@ -99,7 +99,7 @@ def _row(record: VersionRecord) -> tuple[object, ...]:
 
 
 def _number(evaluation: Any, name: str) -> str:
-    value = evaluation.get(name)
+    value = evaluation.get("live", {}).get(name)
     return f"{value:.4f}" if isinstance(value, int | float) else "-"
 
 

@@ -62,13 +62,4 @@ class _Lines:
         if spent < ESTIMATE_AFTER_S or now <= self._first:
             return ""
         left = spent / (now - self._first) * (self._total - now)
-        return f", about {minutes(left)} to go"
-
-
-def minutes(seconds: float) -> str:
-    """A duration for people.
-
-    >>> minutes(42), minutes(700)
-    ('42 s', '12 minutes')
-    """
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+        return f", about {terminal.duration(left)} to go"

@@ -10,7 +10,6 @@ import numpy as np
 
 from headrace.cli import terminal
 from headrace.cli.freshness.measure import Measure, measure
-from headrace.cli.freshness.progress import minutes
 from headrace.clock import SECOND_US, iso
 
 if TYPE_CHECKING:
@@ -63,7 +62,9 @@ def as_text(result: Result, *, reference: bool) -> str:
             known = REFERENCE.get(arm)
             row += (f"{known[0]:.3f}", f"{known[1]:.4f}") if known else ("-", "-")
         rows.append(row)
-    spent = ", ".join(f"{stage} {minutes(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5)
+    spent = ", ".join(
+        f"{stage} {terminal.duration(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5
+    )
     return f"{terminal.table(rows, head)}\n\ntime: {spent}"
 
 
