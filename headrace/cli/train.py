@@ -87,11 +87,12 @@ def retrain(
 
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
+    before = loop.version_log().head()
     request = requests.ask(loop, "retrain", {}, getpass.getuser(), clock.now_us())
     living = [beat for beat in status.heartbeats(loop.store) if beat.role == "trainer" and beat.living(clock.now_us())]
     if living:
         terminal.say(f"asked the trainer on {living[0].host} (process {living[0].pid}); waiting …")
-        entry = _answer(loop, request, timeout_s)
+        entry = _answer(loop, request, -1 if before is None else before.seq, timeout_s)
     else:
         terminal.say("no trainer is running: training here (starting TensorFlow takes 10 to 30 s) …")
         entry = _train_here(loop, settings, request)
@@ -102,19 +103,17 @@ def retrain(
     return terminal.Code.REFUSED if entry.kind == "hold" else terminal.Code.OK
 
 
-def _answer(loop: Loop, request: Entry, timeout_s: float) -> Entry:
-    """The version record that answers the request."""
+def _answer(loop: Loop, request: Entry, seen: int, timeout_s: float) -> Entry:
+    """The version record after `seen` that answers the request."""
     log = loop.version_log()
     until = time.monotonic() + timeout_s
-    seen: int | None = None
     while time.monotonic() < until:
         head = log.head()
-        if head is not None and head.seq != seen:
-            for seq in range(head.seq if seen is None else seen + 1, head.seq + 1):
-                entry = head if seq == head.seq else log.read(seq)
-                if any(outcome["seq"] == request.seq for outcome in entry.body["requests"].get("outcomes", [])):
-                    return entry
-            seen = head.seq
+        while head is not None and seen < head.seq:
+            seen += 1
+            entry = log.read(seen)
+            if any(outcome["seq"] == request.seq for outcome in entry.body["requests"].get("outcomes", [])):
+                return entry
         time.sleep(POLL_S)
     raise TrainingError(
         f"request {request.seq} was not answered within {timeout_s:.0f} s",

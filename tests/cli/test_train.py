@@ -1,0 +1,125 @@
+"""`train` and `retrain` around a stand-in for the trainer: exit codes, JSON, and who answers a request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import clock, config, status
+from headrace.cli.app import run
+from headrace.loop import Loop, open_loop
+from headrace.store import open_store
+from headrace.version import VersionRecord
+from training.start import write_start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.log import Entry
+
+SETTINGS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "events.jsonl"
+id = "id"
+time = "at"
+[streams.click]
+source = "events.jsonl"
+id = "id"
+time = "clicked"
+[label]
+mode = "implicit"
+wait_s = 5
+attribution_s = 60
+[features]
+user = { kind = "id" }
+"""
+
+
+@pytest.fixture
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    settings = config.load(tmp_path / "headrace.toml")
+    made = open_loop(open_store(settings.loop.root), "feed")
+    write_start(made, settings)
+    return made
+
+
+def append(loop: Loop, kind: str, *, answers: int | None = None) -> Entry:
+    """The next version, perhaps as the answer to a request."""
+    log = loop.version_log()
+    head = log.head()
+    assert head is not None
+    body = VersionRecord.from_entry(head).to_body() | {"base": head.seq}
+    if answers is not None:
+        body["requests"] = {"cursor": None, "outcomes": [{"seq": answers, "outcome": "trained"}]}
+    return log.append(kind, body, head)
+
+
+def trainer_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, kinds: list[str]) -> None:
+    """Puts a trainer in place that makes these versions, one a step."""
+
+    class Trainer:
+        def __init__(self, *_: Any) -> None: ...
+
+        def step(self, *, request: Entry | None = None) -> Entry | None:
+            return append(loop, kinds.pop(0), answers=request.seq if request else None) if kinds else None
+
+    monkeypatch.setitem(sys.modules, "training.trainer", SimpleNamespace(Trainer=Trainer))
+
+
+@pytest.mark.parametrize(("kinds", "code"), [([], 0), (["delta", "delta"], 0), (["delta", "hold"], 3)])
+def test_train_says_what_was_made_and_ends_with_3_after_a_hold(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kinds: list[str], code: int
+) -> None:
+    trainer_of(loop, monkeypatch, list(kinds))
+    assert run(["train", "--json"]) == code
+    assert [one["kind"] for one in json.loads(capsys.readouterr().out)["versions"]] == kinds
+
+
+def test_retrain_trains_here_where_no_trainer_lives(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, ["delta"])
+    assert run(["retrain", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "training here" in said.err
+    assert json.loads(said.out)["version"] == 1
+
+
+def test_retrain_waits_for_the_resident_trainer(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, ["no trainer of this process may be asked"])
+    status.beat(loop.store, "trainer", {}, clock.now_us(), nonce="other")
+
+    def answer() -> None:
+        append(loop, "delta")  # a version of its own accord comes first
+        while (request := loop.requests().head()) is None:
+            time.sleep(0.05)
+        append(loop, "delta", answers=request.seq)
+
+    resident = threading.Thread(target=answer)
+    resident.start()
+    assert run(["retrain", "--json", "--timeout", "20"]) == 0
+    resident.join()
+    assert json.loads(capsys.readouterr().out)["version"] == 2
+
+
+def test_a_request_that_is_not_answered_stays(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    status.beat(loop.store, "trainer", {}, clock.now_us(), nonce="other")
+    assert run(["retrain", "--json", "--timeout", "0.3"]) == 1
+    error = json.loads(capsys.readouterr().out)
+    assert "was not answered" in error["message"]
+    assert "headrace status" in error["hint"]
+    head = loop.requests().head()
+    assert head is not None
+    assert head.kind == "retrain"
