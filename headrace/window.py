@@ -50,6 +50,7 @@ class PartitionClock:
 def window_start_us(times_us: np.ndarray, window_us: int) -> np.ndarray:
     """Start of the window of each event time: int64 [n] -> int64 [n].
 
+    >>> import numpy as np
     >>> window_start_us(np.array([0, 59_999_999, 60_000_000]), 60_000_000).tolist()
     [0, 0, 60000000]
     """
