@@ -77,7 +77,7 @@ class Trainer:
         self._schema = settings.schema()
         self._design = design_of(settings, self._schema)
         self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
-        self._claimed = False
+        self._heartbeat: status.Heartbeat | None = None
         self._singly_until = -1
         head = self._log.head()
         if head is None or not continues(VersionRecord.from_entry(head), self._design, self._schema):
@@ -93,29 +93,38 @@ class Trainer:
 
     def step(self, *, request: Entry | None = None) -> Entry | None:
         """Makes the next version, if something is due or a request asks for one. Busy, LogRewritten, DamagedFile."""
-        self._claim()
-        records = self._due()
-        if not records and request is None:
-            return None
-        try:
-            if not records:
-                return self._commit(self._next("delta", request, "nothing to train"))
-            return self._train(records, request)
-        except LostRace:
-            self._fold()
-        return self.step(request=request)
+        return self._step([] if request is None else [request])
 
     def run(self, *, stop: Callable[[], bool], poll_s: float = 0.2) -> None:
         """Resident: steps whenever something is due, until `stop()` or a request says so. Waits while another lives."""
-        while self._rival() and not stop():
-            time.sleep(poll_s)
+        if self._rival():
+            while self._rival() and not stop():
+                time.sleep(poll_s)
+            self._recover()
         requests = Follower(self._requests, self._answered())
         while not stop():
             asked = requests.poll()
             if any(request.kind == "stop" for request in asked):
-                return
-            if self.step(request=asked[-1] if asked else None) is None:
+                self._commit(self._next("delta", asked, "stopped"))
+                break
+            if self._step(asked) is None:
                 time.sleep(poll_s)
+            self._beat()
+        if self._heartbeat is not None:
+            status.leave(self._store, self._heartbeat)
+
+    def _step(self, asked: Sequence[Entry]) -> Entry | None:
+        self._claim()
+        records = self._due()
+        if not records and not asked:
+            return None
+        try:
+            if not records:
+                return self._commit(self._next("delta", asked, "nothing to train"))
+            return self._train(records, asked)
+        except LostRace:
+            self._fold()
+        return self._step(asked)
 
     # candidates
 
@@ -125,18 +134,18 @@ class Trainer:
         records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on, window_us=window_us)
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
-    def _train(self, records: Sequence[ShardRecord], request: Entry | None) -> Entry:
+    def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:
         """Steps 1 to 8."""
         examples = [examples_in(self._shards, record, self._schema) for record in records]
         if not any(map(len, examples)):
-            return self._commit(self._advanced(records, request))
+            return self._commit(self._advanced(records, asked))
         candidate = learned(self._state, records, examples, self._frozen())
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
         gate = self._settings.gate
         decision = decide(result.report, Limits(gate.golden_tolerance, gate.norm_ratio))
         if decision.action == "publish":
-            return self._publish(candidate, result, decision, request)
-        return self._hold(candidate, decision, request)
+            return self._publish(candidate, result, decision, asked)
+        return self._hold(candidate, decision, asked)
 
     def _encoding(self) -> Encoding:
         return Encoding(
@@ -147,7 +156,7 @@ class Trainer:
             norm_before=self._norm,
         )
 
-    def _publish(self, candidate: Candidate, result: Encoded, decision: Decision, request: Entry | None) -> Entry:
+    def _publish(self, candidate: Candidate, result: Encoded, decision: Decision, asked: Sequence[Entry]) -> Entry:
         """Steps 4 to 8."""
         assert result.delta is not None
         version = result.delta.of
@@ -157,7 +166,7 @@ class Trainer:
         named = self._write(version, "delta", write_delta(result.delta))
         hit("trainer.delta_written")
         record = replace(
-            self._advanced(candidate.records, request),
+            self._advanced(candidate.records, asked),
             delta=NamedFile(named.path, named.sha256, named.bytes),
             digest=self._published.digest().to_json(),
             offset=result.offset,
@@ -169,7 +178,7 @@ class Trainer:
         self._norm = result.report.norm
         return self._commit(record)
 
-    def _hold(self, candidate: Candidate, decision: Decision, request: Entry | None) -> Entry:
+    def _hold(self, candidate: Candidate, decision: Decision, asked: Sequence[Entry]) -> Entry:
         """Undoes the candidate and records it as held; of several records, each is tried alone first."""
         tried = self._head
         self._recover()
@@ -179,10 +188,10 @@ class Trainer:
         alone = schedule.smallest(candidate.records)
         if len(alone) < len(candidate.records):
             self._singly_until = candidate.records[-1].seq
-            return self._train(alone, request)
+            return self._train(alone, asked)
         held = _ranges(candidate.records)
         record = replace(
-            self._next("hold", request, "held"),
+            self._next("hold", asked, "held"),
             cursor=self._waiting.cursor_of(candidate.records[-1]),
             held=held,
             held_now=union(self._record.held_now, held),
@@ -193,12 +202,12 @@ class Trainer:
 
     # versions
 
-    def _next(self, kind: str, request: Entry | None, outcome: str) -> VersionRecord:
+    def _next(self, kind: str, asked: Sequence[Entry], outcome: str) -> VersionRecord:
         """The next record as far as it repeats the head's."""
         requests: dict[str, Any] = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
-        if request is not None:
-            answered = {"seq": request.seq, "outcome": outcome}
-            requests = {"cursor": request.cursor().to_json(), "outcomes": [answered]}
+        if asked:
+            outcomes = [{"seq": request.seq, "outcome": outcome} for request in asked]
+            requests = {"cursor": asked[-1].cursor().to_json(), "outcomes": outcomes}
         return replace(
             self._record,
             version=self._head.seq + 1,
@@ -217,10 +226,10 @@ class Trainer:
             code=__version__,
         )
 
-    def _advanced(self, records: Sequence[ShardRecord], request: Entry | None) -> VersionRecord:
+    def _advanced(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> VersionRecord:
         """The next record, after `records` were trained."""
         return replace(
-            self._next("delta", request, "trained"),
+            self._next("delta", asked, "trained"),
             cursor=self._waiting.cursor_of(records[-1]),
             trained=_ranges(records),
             watermark_us=records[-1].watermark_us,
@@ -303,11 +312,10 @@ class Trainer:
 
     def _claim(self) -> None:
         """Busy if another trainer lives; asked once, before the first version."""
-        if not self._claimed:
+        if self._heartbeat is None:
             other = self._rival()
             if other is not None:
                 raise status.busy(other)
-            self._claimed = True
             self._beat()
 
     def _fold(self) -> None:
@@ -321,8 +329,11 @@ class Trainer:
         return status.rival(self._store, ROLE, self._now_us())
 
     def _beat(self) -> None:
-        info = {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
-        status.beat(self._store, ROLE, info, self._now_us())
+        """At most once a second."""
+        now_us = self._now_us()
+        if self._heartbeat is None or now_us - self._heartbeat.at_us >= SECOND_US:
+            info = {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
+            self._heartbeat = status.beat(self._store, ROLE, info, now_us)
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")

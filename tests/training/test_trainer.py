@@ -183,7 +183,8 @@ def test_the_resident_trainer_answers_requests_once_and_stops(feed: Any) -> None
     ask(loop.loop, "stop", {}, "me", 0)
     trainer.run(stop=lambda: False, poll_s=0)
     outcomes = [record.requests["outcomes"] for record in versions(loop)]
-    assert outcomes == [[], [{"seq": 0, "outcome": "trained"}]]
+    assert outcomes == [[], [{"seq": 0, "outcome": "trained"}], [{"seq": 1, "outcome": "stopped"}]]
+    assert status.heartbeats(loop.loop.store) == []
 
 
 def test_closed_windows_only(feed: Any) -> None:
