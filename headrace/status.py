@@ -69,7 +69,7 @@ def leave(store: Store, heartbeat: Heartbeat) -> None:
 
 
 class Pulse:
-    """Beats for as long as its `with` block runs, from a thread of its own: long work is no silence.
+    """Beats from `start` to `end` (or in a `with` block), from a thread of its own: long work is no silence.
 
     info: what to say, asked for at every beat. A beat that the store refuses is left out, being advisory.
     """
@@ -89,11 +89,19 @@ class Pulse:
         self._last: Heartbeat | None = None
 
     def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> Self:
+        """The first beat is written when this returns."""
         self._beat()
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Takes the heartbeat back, so that a successor need not wait."""
         self._ended.set()
         self._thread.join()
         if self._last is not None:

@@ -22,6 +22,7 @@ import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -147,6 +148,7 @@ class InProcess:
         build(pipeline, setup, (), spread=False)
         self._proto = pipeline.to_runner_api(default_environment=self._runner._default_environment)  # noqa: SLF001
         self._place = _place_of(self._proto)
+        Path(pipeline.local_tempdir).rmdir()  # Beam makes one for each pipeline and leaves it
 
     def run(self, orders: Sequence[Order]) -> None:
         """Run one tick; returns when all results are written."""

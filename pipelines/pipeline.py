@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import threading
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import clock, failpoints, status
-from headrace.errors import LostRace, StoreError
+from headrace.errors import LostRace
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, plan_tick
@@ -26,7 +24,7 @@ from pipelines.tick import Weighing, commit, make
 from pipelines.work import run_files, store_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.config import Settings
     from headrace.log import Entry
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Replay"]
 
 ROLE = "pipeline"
-BEAT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,8 @@ class Pipeline:
         self._run: Callable[[Sequence[Any]], None] | None = None
         self._backlog = False
         self._awaited = ""
-        self._beaten_s = float("-inf")
-        self._heartbeat: status.Heartbeat | None = None
+        self._claimed_s = float("-inf")
+        self._pulse: status.Pulse | None = None
 
     def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
         """What the next tick would do. Asks the sources, changes nothing."""
@@ -117,8 +114,7 @@ class Pipeline:
         failpoints.hit("pipeline.planned")
         tick = Tick(plan.seq, plan.now_us, secrets.token_hex(4))
         weighing = Weighing(self._settings.quarantine_alarm, self._settings.quarantine_stop)
-        with self._beating():
-            record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
+        record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
         try:
             entry = commit(self._log, plan, record, clock.now_us())
         except LostRace as lost:
@@ -191,46 +187,30 @@ class Pipeline:
         other = self._rival()
         if other is None:
             return False
+        self.close()  # two that began together would else wait for each other
         if other.nonce != self._awaited:
             self._awaited = other.nonce
             on_wait(other)
-        time.sleep(BEAT_S)
+        time.sleep(status.BEAT_S)
         return True
 
     def close(self) -> None:
         """Take the heartbeat back, so that a successor need not wait."""
-        if self._heartbeat is not None:
-            status.leave(self._loop.store, self._heartbeat)
-            self._heartbeat = None
+        if self._pulse is not None:
+            self._pulse.end()
+            self._pulse = None
 
     def _claim(self) -> None:
-        """Say that this pipeline runs; Busy while another one does."""
-        if time.monotonic() - self._beaten_s < BEAT_S:
+        """Say from now on that this pipeline runs; Busy while another one does."""
+        if time.monotonic() - self._claimed_s < status.BEAT_S:
             return
         other = self._rival()
         if other is not None:
             raise status.busy(other)
-        info = {"tick_s": self._settings.tick_s}
-        self._heartbeat = status.beat(self._loop.store, ROLE, info, clock.now_us(), nonce=self._log.writer)
-        self._beaten_s = time.monotonic()
-
-    @contextmanager
-    def _beating(self) -> Iterator[None]:
-        """Keep saying that this pipeline runs during a tick that takes longer than a beat."""
-        done = threading.Event()
-
-        def beats() -> None:
-            while not done.wait(BEAT_S):
-                with suppress(StoreError):  # advisory; the tick itself says what is wrong with the store
-                    status.beat(self._loop.store, ROLE, {"ticking": True}, clock.now_us(), nonce=self._log.writer)
-
-        beating = threading.Thread(target=beats, name="heartbeat", daemon=True)
-        beating.start()
-        try:
-            yield
-        finally:
-            done.set()
-            beating.join()
+        if self._pulse is None:
+            info = {"tick_s": self._settings.tick_s}
+            self._pulse = status.Pulse(self._loop.store, ROLE, lambda: info, nonce=self._log.writer).start()
+        self._claimed_s = time.monotonic()
 
     def _rival(self) -> status.Heartbeat | None:
         """Another living pipeline; two of one process race for the log and need no heartbeat."""
