@@ -6,6 +6,7 @@ is `benchmarks/`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
@@ -18,6 +19,7 @@ import pytest
 
 from headrace import config
 from headrace.cli.app import run
+from headrace.cli.freshness.arm import Arm
 from headrace.cli.freshness.history import History, read_history
 from headrace.cli.freshness.periods import parse_every
 from headrace.cli.freshness.replay import Replay
@@ -127,7 +129,7 @@ def write_clicks(folder: Path, hours: int = 60, per_hour: int = 12) -> list[dict
 
 
 def write_late(folder: Path, days: int = 44, per_day: int = 20) -> pa.Table:
-    """Parquet: labels come 7 days after their order, give or take an hour, some never; after 22 days the world turns."""
+    """Parquet: labels come 7 days after their order, give or take an hour, some never; on day 22 all turns."""
     rng = np.random.default_rng(4)
     rows = days * per_day
     times = START + np.arange(rows) * (DAY // per_day)
@@ -306,33 +308,33 @@ class Killed(BaseException):
     """Stands for Ctrl-C and for kill -9 alike."""
 
 
-@pytest.mark.parametrize("method", ["score", "learn", "swap"])
-def test_an_interrupted_run_goes_on_and_gives_the_same_scores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    from headrace.cli.freshness.arm import Arm
-
+def test_an_interrupted_run_goes_on_and_gives_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt lives a little longer than the one before."""
     write_clicks(tmp_path, hours=40)
     settings, history = history_of(tmp_path)
     whole = replayed(tmp_path, settings, history, "frozen,4h,2h", "whole")
+    lives, left, died = iter(range(5, 100, 4)), [4], []
 
-    original, calls = getattr(Arm, method), [0]
+    def mortal(name: str) -> Any:
+        original = getattr(Arm, name)
 
-    def dying(self: Arm, *arguments: Any) -> Any:
-        calls[0] += 1
-        if calls[0] % 7 == 0:
-            raise Killed
-        return original(self, *arguments)
+        def dying(self: Arm, *arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                left[0] = next(lives)
+                died.append(name)
+                raise Killed
+            return original(self, *arguments)
 
-    monkeypatch.setattr(Arm, method, dying)
-    deaths = 0
-    while True:
-        try:
+        return dying
+
+    for name in ("score", "learn", "swap"):
+        monkeypatch.setattr(Arm, name, mortal(name))
+    result = None
+    while result is None:
+        with contextlib.suppress(Killed):
             result = replayed(tmp_path, settings, history, "frozen,4h,2h", "interrupted")
-            break
-        except Killed:
-            deaths += 1
-    assert deaths >= 2
+    assert set(died) == {"score", "learn", "swap"}
     for arm, scores in whole.scores.items():
         assert np.array_equal(scores, result.scores[arm]), arm
 

@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(280), pytest.mark.xdist_group("tensorflow")]
+pytestmark = pytest.mark.timeout(280)
 
 ROOT = Path(__file__).parents[2]
 START_MS = 1_700_000_000_000

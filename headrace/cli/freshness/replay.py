@@ -33,7 +33,6 @@ from headrace.cli.freshness.periods import Interval, cut_of, edges_of, finest
 from headrace.cli.freshness.progress import progress
 from headrace.cli.freshness.report import Result
 from headrace.cli.freshness.scores import Scores
-from headrace.errors import SettingsError
 from headrace.loop import Loop, open_loop
 from headrace.shard import ShardRecord
 from headrace.store import open_store
@@ -110,6 +109,7 @@ class Replay:
             scores = {arm.interval.name: arm.scores.read() for arm in arms}
         finally:
             self.stages.save()
+            self._pipeline.close()
         labels = self._history.labels()[len(self._history.times_us) - len(self._times) :]
         return Result(self.cut_us, self._times, labels, scores, self.stages.seconds)
 
@@ -149,16 +149,14 @@ class Replay:
         if self._declared_us() < self.cut_us:
             terminal.say(f"warm-up: {before:,} impressions before the cut go through the pipeline …")
             self._tick(self.cut_us)
-            if self._shards.head() is None:
-                raise SettingsError(
-                    "nothing was learnt before the cut: no label of the warm-up was known by then",
-                    hint="use a later cut (--warmup 0.8) or more events",
-                )
         if (self._scratch / "arms.ready").exists():
             return
         terminal.say("warm-up: learning (starting TensorFlow takes 10 to 30 s) …")
         with self._arm(WARMUP, []) as arm:
-            arm.learn()
+            if not arm.learn():
+                terminal.say(
+                    "no label was known before the cut: `frozen` answers the prior (a later cut: --warmup 0.8)"
+                )
         for interval in self._intervals:
             copy_models(self._store, WARMUP.name, interval.name)
         (self._scratch / "arms.ready").touch()
@@ -206,7 +204,7 @@ class Replay:
         if first:
             terminal.say(f"going on at period {first + 1:,} of {len(self.edges):,}")
         requests = self._requests
-        title = f"{len(self._times):,} impressions in periods"
+        title = f"{len(self._times):,} impressions, periods"
         with progress(title, len(self.edges), done=first) as advance:
             for done, edge in enumerate(self.edges[first:], first + 1):
                 due = [arm for arm in arms if arm.interval.ends_at(edge)]
