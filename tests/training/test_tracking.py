@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,8 +16,9 @@ pytest.importorskip("mlflow")
 from training.tracking import CURSOR, VERSION, Tracker, open_client
 
 if TYPE_CHECKING:
-    from headrace.log import Entry
     from collections.abc import Iterator
+
+    from headrace.log import Entry
 
 pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
@@ -129,8 +130,16 @@ class Mortal:
     """A client that dies right after its n-th writing call."""
 
     WRITES = frozenset(
-        "create_experiment create_run create_registered_model create_model_version set_registered_model_alias "
-        "log_batch set_tag set_terminated".split()
+        [
+            "create_experiment",
+            "create_run",
+            "create_registered_model",
+            "create_model_version",
+            "set_registered_model_alias",
+            "log_batch",
+            "set_tag",
+            "set_terminated",
+        ]
     )
 
     def __init__(self, client: Any, lives: int) -> None:
