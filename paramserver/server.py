@@ -19,7 +19,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace import clock, status
+from headrace import clock, metrics, status
 from headrace.errors import PortInUse, ServingError, SettingsError
 from paramserver.predict import Predictor
 from paramserver.replica import RETRY_S, Replica
@@ -153,7 +153,7 @@ class Server:
                 self._stopping.wait(POLL_S)
 
     def _poll(self) -> None:
-        before = str(self.replica.problem or "")
+        before, began = str(self.replica.problem or ""), time.monotonic()
         try:
             swapped = self.replica.poll()
         except Exception as error:  # noqa: BLE001  predictions go on whatever the log holds
@@ -162,7 +162,11 @@ class Server:
             self._stopping.wait(RETRY_S)
             return
         if swapped:
-            _log.info("server.swapped version=%d", self.replica.generation().version)
+            generation = self.replica.generation()
+            metrics.SWAP_SECONDS.observe(time.monotonic() - began)
+            metrics.SERVED_VERSION.set(generation.version)
+            metrics.SERVED_WATERMARK.set((generation.record.watermark_us or 0) / clock.SECOND_US)
+            _log.info("server.swapped version=%d", generation.version)
         problem = self.replica.problem
         if problem is not None and str(problem) != before:
             _log.warning("server.stalled %s (%s)", problem.message, problem.hint)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import grpc
 
+from headrace import metrics
 from headrace.errors import (
     Draining,
     EventError,
@@ -65,7 +66,7 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
 
     def Predict(self, request: wire.PredictRequest, context: grpc.ServicerContext) -> wire.PredictResponse:  # noqa: N802
-        return _answered(context, lambda: self._predictor.predict(request))
+        return _answered(context, lambda: self._predict(request))
 
     def Status(self, request: wire.StatusRequest, context: grpc.ServicerContext) -> wire.StatusResponse:  # noqa: N802
         return _answered(context, lambda: self._status(request))
@@ -88,6 +89,17 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
 
     def Pin(self, _request: wire.PinRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
         _abort(context, _later("Pin", "a pin record in the version log is obeyed"))
+
+    def _predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
+        try:
+            with metrics.PREDICT_SECONDS.time():
+                response = self._predictor.predict(request)
+        except HeadraceError as error:
+            metrics.PREDICTIONS.labels(status_of(error).name).inc()
+            raise
+        metrics.PREDICTIONS.labels("OK").inc()
+        metrics.CANDIDATES.inc(len(response.scores))
+        return response
 
     def _status(self, request: wire.StatusRequest) -> wire.StatusResponse:
         self._predictor.check_model(request.model)

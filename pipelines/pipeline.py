@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from headrace import clock, failpoints, status
+from headrace import clock, failpoints, metrics, status
 from headrace.errors import LostRace
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
@@ -108,6 +108,7 @@ class Pipeline:
         from the tick on that reaches every end; a backlog takes several.
         """
         self._claim()
+        began = time.monotonic()
         plan = self.plan(drain=drain, complete_until_us=complete_until_us or 0)
         if not plan.due:
             return None
@@ -123,6 +124,7 @@ class Pipeline:
             if other is not None:
                 raise status.busy(other) from lost
             return self.tick(drain=drain, complete_until_us=complete_until_us)
+        _measure(plan.previous, record, time.monotonic() - began)
         self._open_run.keep({meta["path"] for meta in record.pending})
         for path in results:
             self._loop.store.delete(path)
@@ -223,6 +225,16 @@ class Pipeline:
 
             self._run = run_of(self._setup, self._beam_args)
         return self._run
+
+
+def _measure(previous: ShardRecord | None, record: ShardRecord, seconds: float) -> None:
+    metrics.TICK_SECONDS.observe(seconds)
+    metrics.WATERMARK.set(record.watermark_us / clock.SECOND_US)
+    for key, counts in record.counts.items():
+        before = previous.counts.get(key, {}) if previous else {}
+        for outcome, count in counts.items():
+            if outcome not in ("read", "pending"):
+                metrics.EVENTS.labels(key.split("/", 1)[0], outcome).inc(count - before.get(outcome, 0))
 
 
 def _sleep_until(at: float, stop: Callable[[], bool]) -> None:

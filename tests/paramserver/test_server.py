@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from handmade import PRIOR, SCHEMA, linear_tower
 
+from headrace import metrics
 from headrace.errors import Draining, InvalidRequest, NotReady, PortInUse, SettingsError, UnknownModel
 from headrace.ids import id_of
 from headrace.loop import open_loop
@@ -56,7 +57,9 @@ def logit(scores):
 def test_version_0_answers_the_prior_and_has_no_age(server, client, publisher):
     publisher.start()
     server.replica.poll()
+    scored = metrics.CANDIDATES._value.get()
     prediction = client.predict(PLAIN)
+    assert metrics.CANDIDATES._value.get() == scored + 2
     assert prediction.scores.tolist() == pytest.approx([PRIOR, PRIOR])
     assert (prediction.version, prediction.watermark_us, prediction.age_s) == (0, None, None)
 

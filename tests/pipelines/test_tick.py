@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace import status
+from headrace import metrics, status
 from headrace.config import Settings
 from headrace.errors import (
     Busy,
@@ -125,9 +125,11 @@ def test_one_batch(folder, tmp_path):
     shown, clicks = events()
     write(folder, shown, clicks)
     pipeline = pipeline_of(folder, tmp_path / "loop")
+    counted = metrics.EVENTS.labels("impression", "emitted")._value.get()
     drain(pipeline)
     loop = open_loop(open_store(str(tmp_path / "loop")), "test")
     assert rows_of(loop) == expected(shown, clicks)
+    assert metrics.EVENTS.labels("impression", "emitted")._value.get() == counted + 400
     (record,) = records(loop)
     assert record.counts["impression/files"] == {"duplicate": len(shown) - 400, "emitted": 400, "read": len(shown)}
     assert record.counts["click/files"]["read"] == len(clicks)
