@@ -76,11 +76,11 @@ def words(result: Result, *, example: bool) -> str:
         return ""
     stale, fresh = ranked[0], ranked[-1]
     gain = stale[1].log_loss - fresh[1].log_loss
-    days = (int(result.times_us[-1]) - result.cut_us) / SECOND_US / 86_400
+    spent = terminal.duration((int(result.times_us[-1]) - result.cut_us) / SECOND_US)
     share = f"{abs(gain) / stale[1].log_loss:.1%}"
     verb = "lower" if gain > 0 else "higher"
     lines = [
-        f"Seen: over {days:,.0f} days from {iso(result.cut_us)}, refresh {fresh[0]} instead of {stale[0]} gave",
+        f"Seen: over {spent} from {iso(result.cut_us)}, refresh {fresh[0]} instead of {stale[0]} gave",
         f"      {share} {verb} log-loss and an AUC of {fresh[1].auc:.3f} instead of {stale[1].auc:.3f}. Each of the",
         f"      {fresh[1].n:,} impressions was scored over gRPC by a version that knew only labels from before it.",
     ]
