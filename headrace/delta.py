@@ -29,7 +29,8 @@ checked before anything else; the reader then checks the structure and refuses a
 
 **Digest** of a published table: per row a 64-bit hash of (table name, id, scale, encoded bytes); the digest is the sum
 mod 2^64 over all rows of all tables, so it depends on no order and is kept up to date by subtracting the old row and
-adding the new one. `{"rows": number of rows, "sum": 16 hex digits, "tower": SHA-256 of the tower or ""}`. With words
+adding the new one. `{"rows": number of rows, "sum": 16 hex digits, "tower": SHA-256 of the tower or "",
+"numbers": FP of [mean, scale] as JSON in 16 hex digits or ""}`. With words
 w_1 … w_m = little-endian uint64 of the encoded row padded with zero bytes, s = bits of scale, all mod 2^64:
 
     h_0 = mix(mix(id ^ FP(table name)) + s),   h_j = mix(h_(j-1) ^ w_j),   hash = h_m
@@ -117,6 +118,11 @@ class Numbers:
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
 
+    def fingerprint(self) -> str:
+        """16 hex digits for the digest; "" without numbers."""
+        text = json.dumps([self.mean, self.scale], separators=(",", ":"))
+        return f"{farmhash.fingerprint64(text):016x}" if self.mean else ""
+
 
 @dataclass(frozen=True)
 class Delta:
@@ -138,18 +144,22 @@ class Delta:
 
 @dataclass(frozen=True)
 class Digest:
-    """Order-free digest of a published table; equal digests = equal parameters."""
+    """Order-free digest of a published table; equal digests = equal parameters.
+
+    `offset` and `prior`, which are also part of a score, stand in the version record itself.
+    """
 
     rows: int = 0
     sum: int = 0
     tower: str = ""
+    numbers: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"rows": self.rows, "sum": f"{self.sum:016x}", "tower": self.tower}
+        return {"rows": self.rows, "sum": f"{self.sum:016x}", "tower": self.tower, "numbers": self.numbers}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Digest:
-        return cls(int(value["rows"]), int(value["sum"], 16), str(value["tower"]))
+        return cls(int(value["rows"]), int(value["sum"], 16), str(value["tower"]), str(value["numbers"]))
 
 
 def encode_rows(rows: Floats, encoding: str) -> tuple[Floats, Bytes]:

@@ -223,29 +223,31 @@ class Follower:
         that cannot be read; entries before it are returned first.
         """
         entries: list[Entry] = []
+        cursor = self.cursor
         try:
-            while (entry := self._next()) is not None:
+            while (entry := self._next(cursor)) is not None:
                 entries.append(entry)
-                self.cursor = entry.cursor()
+                cursor = entry.cursor()
         except HeadraceError:
             if not entries:
                 raise
         if entries:
+            self._log.sync(entries[-1].seq)  # may fail: the cursor moves only past what is returned
             self._checked_s = self._now()
-            self._log.sync(entries[-1].seq)
+            self.cursor = cursor
         elif self._now() - self._checked_s >= REWRITE_CHECK_S:
             self._check_cursor()
         return entries
 
-    def _next(self) -> Entry | None:
-        if self.cursor is None:
+    def _next(self, cursor: Cursor | None) -> Entry | None:
+        if cursor is None:
             return self._log.first()
         try:
-            entry = self._log.read(self.cursor.seq + 1)
+            entry = self._log.read(cursor.seq + 1)
         except NotFound:
             return None
-        if entry.parent != self.cursor.sha256:
-            raise self._log.rewritten(self.cursor.seq)
+        if entry.parent != cursor.sha256:
+            raise self._log.rewritten(cursor.seq)
         return entry
 
     def _check_cursor(self) -> None:

@@ -54,7 +54,7 @@ class PublishedTable:
         """Kept up to date by `apply`: costs nothing here."""
         total = sum(table.sum for table in self._tables) % 2**64
         tower = hashlib.sha256(self.tower).hexdigest() if self.tower is not None else ""
-        return Digest(sum(table.count for table in self._tables), total, tower)
+        return Digest(sum(table.count for table in self._tables), total, tower, self.numbers.fingerprint())
 
     def lookup(self, table_name: str, ids: Ids) -> tuple[Floats, Bytes, np.ndarray]:
         """(scale float32 [n], rows uint8 [n, row_bytes], found bool [n]) of `ids`; 0 where not found."""
@@ -69,7 +69,7 @@ def digest_of(snapshot: Delta) -> Digest:
     """The digest of a snapshot's content from scratch."""
     total = sum(hash_sum(row_hashes(c.spec.name, c.ids, c.scale, c.rows)) for c in snapshot.changes) % 2**64
     tower = hashlib.sha256(snapshot.tower).hexdigest() if snapshot.tower is not None else ""
-    return Digest(sum(len(c.ids) for c in snapshot.changes), total, tower)
+    return Digest(sum(len(c.ids) for c in snapshot.changes), total, tower, snapshot.numbers.fingerprint())
 
 
 class _Table:

@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,6 +116,39 @@ class Pulse:
     def _beat(self) -> None:
         with contextlib.suppress(StoreError):
             self._last = beat(self._store, self._role, self._info(), self._now_us(), nonce=self._nonce)
+
+
+class Claim:
+    """The right to write a log as `role`: one living process has it, and a pulse says so until `release`.
+
+    Two Claims in one process do not see each other; those race for the log, as all writers do.
+    """
+
+    def __init__(self, store: Store, role: str, info: Callable[[], Mapping[str, Any]]) -> None:
+        self._store, self._role, self._info = store, role, info
+        self._pulse: Pulse | None = None
+        self._looked_s = float("-inf")
+
+    def rival(self) -> Heartbeat | None:
+        """Another process that lives in the role."""
+        return rival(self._store, self._role, clock.now_us())
+
+    def take(self) -> None:
+        """Busy while another process lives in the role; looks at most once a beat."""
+        if time.monotonic() - self._looked_s < BEAT_S:
+            return
+        other = self.rival()
+        if other is not None:
+            raise busy(other)
+        if self._pulse is None:
+            self._pulse = Pulse(self._store, self._role, self._info).start()
+        self._looked_s = time.monotonic()
+
+    def release(self) -> None:
+        """A successor need not wait. A process that waits for another releases first, or both would wait."""
+        if self._pulse is not None:
+            self._pulse.end()
+        self._pulse, self._looked_s = None, float("-inf")
 
 
 def heartbeats(store: Store) -> list[Heartbeat]:

@@ -22,7 +22,11 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     requests      {"cursor", "outcomes": [{"seq", "outcome"}]}
     created_at_us, code
 
-and the table of a version is
+A control record (`rollback_of`, `pin_of`) repeats the head but for what it changes. A rollback takes from its target
+all that says what is served: model, schema, prior, offset, digest, lineage, watermark_us, max_emit_us; it keeps the
+cursor and holds every shard record that the head had learned and the target had not.
+
+The table of a version is
 
     table(start) = empty      table(delta) = table(base) + delta      table(hold) = table(pin) = table(base)
     table(rollback) = table(to)
@@ -32,12 +36,14 @@ so each is reached from any snapshot on that path (`path_to`). Versions only gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import DamagedFile, NewerFormat, NotFound
 from headrace.log import Cursor, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 KINDS = ("start", "delta", "hold", "rollback", "pin")
 
@@ -181,6 +187,54 @@ def path_to(version: int, read: Callable[[int], VersionRecord], known: Iterable[
             deltas.append(record)
         at = record.table_of
     return Path(version, None, tuple(reversed(deltas)))
+
+
+def rollback_of(
+    head: VersionRecord, to: int, read: Callable[[int], VersionRecord], *, now_us: int, code: str
+) -> VersionRecord:
+    """The record that goes back to version `to`. NotFound if its table cannot be reached any more."""
+    target = read(to)
+    path_to(to, read, [head.snapshot])
+    forgotten = difference(trained_in(head.version, read), trained_in(to, read))
+    return replace(
+        _control(head, "rollback", now_us, code),
+        to=to,
+        model=target.model,
+        schema=target.schema,
+        prior=target.prior,
+        offset=target.offset,
+        digest=target.digest,
+        lineage=target.lineage,
+        watermark_us=target.watermark_us,
+        max_emit_us=target.max_emit_us,
+        held=forgotten,
+        held_now=union(head.held_now, forgotten),
+    )
+
+
+def pin_of(head: VersionRecord, to: int | None, *, now_us: int, code: str) -> VersionRecord:
+    """The record that keeps replicas at version `to`; None = they follow the newest again."""
+    return replace(_control(head, "pin", now_us, code), to=to, pinned=to)
+
+
+def _control(head: VersionRecord, kind: str, now_us: int, code: str) -> VersionRecord:
+    return replace(
+        head,
+        version=head.version + 1,
+        kind=kind,
+        base=head.version,
+        to=None,
+        trained=(),
+        held=(),
+        released=(),
+        delta=None,
+        evaluation={},
+        gate={},
+        verdicts=(),
+        requests={"cursor": head.requests.get("cursor"), "outcomes": []},
+        created_at_us=now_us,
+        code=code,
+    )
 
 
 def union(*sets: Iterable[tuple[int, int]]) -> Ranges:

@@ -119,7 +119,8 @@ class Tables:
 
     def digest(self) -> Digest:
         tower = hashlib.sha256(self.tower.content).hexdigest() if self.tower else ""
-        return Digest(sum(table.count for table in self.tables), sum(table.sum for table in self.tables) % 2**64, tower)
+        total = sum(table.sum for table in self.tables) % 2**64
+        return Digest(sum(table.count for table in self.tables), total, tower, self.numbers.fingerprint())
 
     def _tower_after(self, delta: Delta) -> Tower | None:
         if delta.tower is None:

@@ -7,9 +7,7 @@ is folded, and the tick is planned again.
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from headrace import clock, failpoints, metrics, status
 from headrace.errors import LostRace
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
-from pipelines.plan import Plan, plan_tick
+from pipelines.plan import Plan, as_recorded, plan_tick
 from pipelines.setup import setup_of
 from pipelines.tick import Weighing, commit, make
 from pipelines.work import run_files, store_at
@@ -82,8 +80,7 @@ class Pipeline:
         self._run: Callable[[Sequence[Any]], None] | None = None
         self._backlog = False
         self._awaited = ""
-        self._claimed_s = float("-inf")
-        self._pulse: status.Pulse | None = None
+        self._claim = status.Claim(loop.store, ROLE, lambda: {"tick_s": settings.pipeline.tick_s})
 
     def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
         """What the next tick would do. Asks the sources, changes nothing."""
@@ -107,7 +104,7 @@ class Pipeline:
         `drain`: all streams have ended. `complete_until_us`: all streams are complete up to this event time. Both hold
         from the tick on that reaches every end; a backlog takes several.
         """
-        self._claim()
+        self._claim.take()
         began = time.monotonic()
         plan = self.plan(drain=drain, complete_until_us=complete_until_us or 0)
         if not plan.due:
@@ -120,7 +117,7 @@ class Pipeline:
             entry = commit(self._log, plan, record, clock.now_us())
         except LostRace as lost:
             self._idle = {}
-            other = self._rival()
+            other = self._claim.rival()
             if other is not None:
                 raise status.busy(other) from lost
             return self.tick(drain=drain, complete_until_us=complete_until_us)
@@ -131,7 +128,7 @@ class Pipeline:
         return entry
 
     def replay(self, seq: int) -> Replay:
-        """Run a committed record again, with its ranges and its `now`, into a store of its own."""
+        """Run a committed record again, with its ranges, policy and `now`, into a store of its own."""
         entry = self._log.read(seq)
         recorded = ShardRecord.from_entry(entry)
         parent = self._log.read(seq - 1) if seq else None
@@ -148,7 +145,7 @@ class Pipeline:
             drain=recorded.declared["drain"],
             due=True,
         )
-        setup = replace(self._setup, write_url=f"memory://replay-{secrets.token_hex(4)}")
+        setup = replace(as_recorded(self._setup, recorded), write_url=f"memory://replay-{secrets.token_hex(4)}")
         from pipelines.job import run_of
 
         tick = Tick(seq, recorded.now_us, secrets.token_hex(4))
@@ -186,10 +183,10 @@ class Pipeline:
 
     def _waited(self, on_wait: Callable[[status.Heartbeat], None]) -> bool:
         """Wait a little if another pipeline lives; `on_wait` hears of each one once."""
-        other = self._rival()
+        other = self._claim.rival()
         if other is None:
             return False
-        self.close()  # two that began together would else wait for each other
+        self._claim.release()
         if other.nonce != self._awaited:
             self._awaited = other.nonce
             on_wait(other)
@@ -197,27 +194,8 @@ class Pipeline:
         return True
 
     def close(self) -> None:
-        """Take the heartbeat back, so that a successor need not wait."""
-        if self._pulse is not None:
-            self._pulse.end()
-            self._pulse = None
-
-    def _claim(self) -> None:
-        """Say from now on that this pipeline runs; Busy while another one does."""
-        if time.monotonic() - self._claimed_s < status.BEAT_S:
-            return
-        other = self._rival()
-        if other is not None:
-            raise status.busy(other)
-        if self._pulse is None:
-            info = {"tick_s": self._settings.tick_s}
-            self._pulse = status.Pulse(self._loop.store, ROLE, lambda: info, nonce=self._log.writer).start()
-        self._claimed_s = time.monotonic()
-
-    def _rival(self) -> status.Heartbeat | None:
-        """Another living pipeline; two of one process race for the log and need no heartbeat."""
-        other = status.rival(self._loop.store, ROLE, clock.now_us(), nonce=self._log.writer)
-        return None if other is not None and (other.host, other.pid) == (socket.gethostname(), os.getpid()) else other
+        """Say that this pipeline runs no more, so that a successor need not wait."""
+        self._claim.release()
 
     def _runner(self) -> Callable[[Sequence[Any]], None]:
         if self._run is None:

@@ -2,8 +2,10 @@
 
 What was learned is learned again, in the same batches, from the records that each version names as trained; what was
 held is left out; a rollback leads to the version that it names. Nothing is published: the published table is the fold
-of the committed deltas. On the machine and TensorFlow that wrote the checkpoint the result is bit-equal to a run that
-was never interrupted (training/runtime.py has the conditions); elsewhere it is valid training.
+of the committed deltas. What was learned again counts as touched, so that a difference between the two (other rates,
+another machine) goes out with the next version. On the machine and TensorFlow that wrote the checkpoint, with the same
+settings, the result is bit-equal to a run that was never interrupted (training/runtime.py has the conditions);
+elsewhere it is valid training.
 """
 
 from __future__ import annotations
@@ -61,9 +63,8 @@ def recovered(store: Store, design: Design, plan: Plan, examples_of: Callable[[i
         for low, high in record.trained:
             for seq in range(low, high):
                 state.learn(examples_of(seq))
-        if state.frozen_of is None:
+        if state.frozen_of is None and record.delta is not None:
             state.frozen_of = record.version
-        state.settle()
     return state
 
 

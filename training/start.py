@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock
 from headrace.delta import Digest
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> Entry:
-    """Appends a `start` record: a new loop, or other features or another model than before. LostRace."""
+    """Appends a `start` record: a new loop, or other features or another model than before. LostRace.
+
+    What operators said outlives the lineage: the pin, and the requests that were answered.
+    """
     log = loop.version_log()
     head = log.head()
     record = start_record(
@@ -27,6 +31,10 @@ def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now
         prior=settings.loop.prior,
         now_us=now_us(),
     )
+    if head is not None:
+        before = VersionRecord.from_entry(head)
+        requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
+        record = replace(record, pinned=before.pinned, requests=requests)
     return log.append(record.kind, record.to_body(), head)
 
 

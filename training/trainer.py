@@ -19,16 +19,18 @@ self, is folded the same way, and the candidate planned anew; lost to a living t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import secrets
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace import __version__, clock, status
+from headrace import __version__, clock, metrics, status
 from headrace.clock import SECOND_US
 from headrace.delta import write_delta
-from headrace.errors import LostRace
+from headrace.errors import Busy, LostRace
 from headrace.failpoints import hit
 from headrace.log import Cursor, Follower
 from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
@@ -71,17 +73,16 @@ class Trainer:
     _reference: Scorer | None
     _norm: float | None
     _checkpointed_us: int | None
+    _dirty: bool
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
         self._store, self._settings, self._now_us = loop.store, settings, now_us
         self._schema = settings.schema()
         self._design = design_of(settings, self._schema)
         self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
-        self._heartbeat: status.Heartbeat | None = None
+        self._claim = status.Claim(loop.store, ROLE, self._info)
         self._singly_until = -1
-        head = self._log.head()
-        if head is None or not continues(VersionRecord.from_entry(head), self._design, self._schema):
-            write_start(loop, settings, now_us=now_us)
+        self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
         self._template = template_of(self._design.shape, sizes) if has_tower(self._design.shape) else None
@@ -97,34 +98,42 @@ class Trainer:
 
     def run(self, *, stop: Callable[[], bool], poll_s: float = 0.2) -> None:
         """Resident: steps whenever something is due, until `stop()` or a request says so. Waits while another lives."""
-        if self._rival():
-            while self._rival() and not stop():
+        if self._claim.rival():
+            while self._claim.rival() and not stop():
                 time.sleep(poll_s)
             self._recover()
         requests = Follower(self._requests, self._answered())
-        while not stop():
-            asked = requests.poll()
-            if any(request.kind == "stop" for request in asked):
-                self._commit(self._next("delta", asked, "stopped"))
-                break
-            if self._step(asked) is None:
-                time.sleep(poll_s)
-            self._beat()
-        if self._heartbeat is not None:
-            status.leave(self._store, self._heartbeat)
+        try:
+            while not stop():
+                self._claim.take()
+                asked = requests.poll()
+                if any(request.kind == "stop" for request in asked):
+                    self._commit(self._next("delta", asked, "stopped"))
+                    break
+                if self._step(asked) is None:
+                    time.sleep(poll_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Say that this trainer runs no more, so that a successor need not wait."""
+        self._claim.release()
 
     def _step(self, asked: Sequence[Entry]) -> Entry | None:
-        self._claim()
+        self._claim.take()
+        if self._dirty:
+            self._recover()
+        began = time.monotonic()
         records = self._due()
         if not records and not asked:
             return None
         try:
-            if not records:
-                return self._commit(self._next("delta", asked, "nothing to train"))
-            return self._train(records, asked)
+            version = self._train(records, asked) if records else self._empty(asked)
         except LostRace:
             self._fold()
-        return self._step(asked)
+            return self._step(asked)
+        metrics.STEP_SECONDS.observe(time.monotonic() - began)
+        return version
 
     # candidates
 
@@ -139,6 +148,7 @@ class Trainer:
         examples = [examples_in(self._shards, record, self._schema) for record in records]
         if not any(map(len, examples)):
             return self._commit(self._advanced(records, asked))
+        self._dirty = True  # until it is committed, or undone
         candidate = learned(self._state, records, examples, self._frozen())
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
         gate = self._settings.gate
@@ -176,6 +186,7 @@ class Trainer:
             checkpoint=self._checkpoint(version),
         )
         self._norm = result.report.norm
+        metrics.ROWS_LEARNED.inc(sum(each.rows for each in candidate.records))
         return self._commit(record)
 
     def _hold(self, candidate: Candidate, decision: Decision, asked: Sequence[Entry]) -> Entry:
@@ -236,16 +247,19 @@ class Trainer:
             max_emit_us=_newest_label(records, self._record.max_emit_us),
         )
 
+    def _empty(self, asked: Sequence[Entry]) -> Entry:
+        return self._commit(self._next("delta", asked, "nothing to train"))
+
     def _commit(self, record: VersionRecord) -> Entry:
         """Steps 7 and 8."""
         hit("trainer.before_commit")
         entry = self._log.append(record.kind, record.to_body(), self._head)
         hit("trainer.committed")
-        self._head, self._record = entry, record
+        self._head, self._record, self._dirty = entry, record, False
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
         log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
-        self._beat()
+        metrics.VERSIONS.labels(record.kind).inc()
         return entry
 
     def _snapshot(self, version: int) -> Kept | None:
@@ -263,13 +277,13 @@ class Trainer:
         now_us = self._now_us()
         if not schedule.checkpoint_due(now_us, self._checkpointed_us, self._settings.train.checkpoint_every_s):
             return self._record.checkpoint
-        kept = write_checkpoint(self._store, f"{FOLDER}/checkpoints", self._state, version, self._log.writer)
+        kept = write_checkpoint(self._store, f"{FOLDER}/checkpoints", self._state, version, secrets.token_hex(4))
         self._checkpointed_us = now_us
         hit("trainer.checkpoint_written")
         return kept
 
     def _write(self, version: int, what: str, data: bytes) -> Kept:
-        path = f"{FOLDER}/params/{version:012d}-{what}-{self._log.writer}.arrow"
+        path = f"{FOLDER}/params/{version:012d}-{what}-{secrets.token_hex(4)}.arrow"
         self._store.write(path, data)
         return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
@@ -281,6 +295,8 @@ class Trainer:
         assert head is not None
         self._log.sync(head.seq)
         self._head, self._record = head, VersionRecord.from_entry(head)
+        if not continues(self._record, self._design, self._schema):
+            raise _superseded(self._record)
         plan = plan_of(head.seq, self._version)
         self._state = recovered(
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
@@ -290,6 +306,7 @@ class Trainer:
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
         self._waiting = Waiting(self._shards, self._record.cursor)
+        self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
 
     def _version(self, version: int) -> VersionRecord:
@@ -310,34 +327,38 @@ class Trainer:
 
     # other writers
 
-    def _claim(self) -> None:
-        """Busy if another trainer lives; asked once, before the first version."""
-        if self._heartbeat is None:
-            other = self._rival()
-            if other is not None:
-                raise status.busy(other)
-            self._beat()
+    def _begin(self, loop: Loop) -> None:
+        """A `start` record, if the log is empty or its head has another model or other features. Busy."""
+        head = self._log.head()
+        if head is not None and continues(VersionRecord.from_entry(head), self._design, self._schema):
+            return
+        other = self._claim.rival()
+        if other is not None:
+            raise status.busy(other)
+        with contextlib.suppress(LostRace):  # to one that began at the same time: `_recover` looks whether it fits
+            write_start(loop, self._settings, now_us=self._now_us)
 
     def _fold(self) -> None:
         """After a lost race: goes on from the winner, or Busy if that is a living trainer."""
-        other = self._rival()
+        other = self._claim.rival()
         if other is not None:
             raise status.busy(other)
         self._recover()
 
-    def _rival(self) -> status.Heartbeat | None:
-        return status.rival(self._store, ROLE, self._now_us())
-
-    def _beat(self) -> None:
-        """At most once a second."""
-        now_us = self._now_us()
-        if self._heartbeat is None or now_us - self._heartbeat.at_us >= SECOND_US:
-            info = {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
-            self._heartbeat = status.beat(self._store, ROLE, info, now_us)
+    def _info(self) -> dict[str, Any]:
+        return {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")
         return Cursor.from_json(cursor) if cursor else None
+
+
+def _superseded(record: VersionRecord) -> Busy:
+    return Busy(
+        f"version {record.version} belongs to another model ({record.model.get('kind')}) or has other features",
+        hint="another trainer began a new lineage; start this one again with the settings that are wanted",
+        version=record.version,
+    )
 
 
 def _ranges(records: Sequence[ShardRecord]) -> Ranges:

@@ -143,7 +143,7 @@ def test_any_change_changes_the_digest():
 
 def test_a_digest_survives_json():
     digest = Digest(3, 2**64 - 1, "ab")
-    assert digest.to_json() == {"rows": 3, "sum": "f" * 16, "tower": "ab"}
+    assert digest.to_json() == {"rows": 3, "sum": "f" * 16, "tower": "ab", "numbers": ""}
     assert Digest.from_json(json.loads(json.dumps(digest.to_json()))) == digest
 
 
@@ -305,3 +305,9 @@ def test_the_index_is_a_dictionary_and_older_ones_stay(steps):
         assert len(index) == len(plain)
         found, rows = index.items()
         assert dict(zip(found.tolist(), rows.tolist(), strict=True)) == plain
+
+
+def test_the_digest_knows_the_statistics_of_numbers():
+    digests = {digest_of(Delta(1, None, (), None, Numbers((mean,), (1.0,)))) for mean in (0.0, 5.0)}
+    assert len(digests) == 2
+    assert digest_of(Delta(1, None, ())).numbers == ""

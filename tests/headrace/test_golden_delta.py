@@ -15,8 +15,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 TOWER = "dcfd2e50231ed8ba568b950b04dd7d56e415b6337dfcb5981b42c963a6a53d54"
-SNAPSHOT_DIGEST = {"rows": 4, "sum": "1fa0737589d8184d", "tower": TOWER}
-DELTA_DIGEST = {"rows": 4, "sum": "eaca47afc9903182", "tower": TOWER}
+SNAPSHOT_DIGEST = {"rows": 4, "sum": "1fa0737589d8184d", "tower": TOWER, "numbers": "7beb678821e63f61"}
+DELTA_DIGEST = {"rows": 4, "sum": "eaca47afc9903182", "tower": TOWER, "numbers": "a0924ae431774e72"}
 
 
 def golden(name: str):

@@ -16,6 +16,8 @@ from headrace.version import (
     contains,
     difference,
     path_to,
+    pin_of,
+    rollback_of,
     trained_in,
     union,
 )
@@ -122,3 +124,29 @@ def test_ranges_are_sets(left, right) -> None:
     assert numbers(difference(left, right)) == numbers(left) - numbers(right)
     assert all(contains(union(left), n) == (n in numbers(left)) for n in range(40))
     assert all(a[1] < b[0] for a, b in zip(union(left, right), union(left, right)[1:], strict=False))
+
+
+def test_a_rollback_serves_what_its_target_served_and_holds_what_came_after() -> None:
+    records = [
+        record(0, "start"),
+        record(1, trained=((0, 2),), offset=-1.0, digest={"sum": "1"}, max_emit_us=5, watermark_us=6),
+        record(2, trained=((2, 4),), offset=-2.0, digest={"sum": "2"}, max_emit_us=9, watermark_us=9, pinned=None,
+               cursor=Cursor(3, "ab"), held_now=((7, 8),), requests={"cursor": {"seq": 1, "sha256": ""}}),
+    ]  # fmt: skip
+    back = rollback_of(records[2], 1, reader(*records), now_us=77, code="x")
+    assert (back.version, back.kind, back.base, back.to, back.table_of) == (3, "rollback", 2, 1, 1)
+    assert (back.offset, back.digest, back.max_emit_us, back.watermark_us) == (-1.0, {"sum": "1"}, 5, 6)
+    assert (back.cursor, back.held, back.held_now) == (Cursor(3, "ab"), ((2, 4),), ((2, 4), (7, 8)))
+    assert (back.requests["cursor"], back.created_at_us) == ({"seq": 1, "sha256": ""}, 77)
+
+
+def test_a_rollback_to_what_is_gone_is_refused() -> None:
+    with pytest.raises(NotFound):
+        rollback_of(record(4), 1, reader(record(4)), now_us=0, code="x")
+
+
+def test_a_pin_repeats_the_head() -> None:
+    pin = pin_of(record(2, trained=((2, 4),), offset=-2.0), 1, now_us=0, code="x")
+    assert (pin.version, pin.kind, pin.base, pin.to, pin.served) == (3, "pin", 2, 1, 1)
+    assert (pin.trained, pin.delta, pin.offset) == ((), None, -2.0)
+    assert pin_of(pin, None, now_us=0, code="x").served == 4

@@ -15,7 +15,7 @@ from headrace.log import Entry, Log
 from headrace.published import PublishedTable
 from headrace.record import sha256_of
 from headrace.schema import Schema
-from headrace.version import Kept, NamedFile, VersionRecord
+from headrace.version import Kept, NamedFile, VersionRecord, pin_of, rollback_of
 
 if TYPE_CHECKING:
     from headrace.store import Store
@@ -189,12 +189,16 @@ class Publisher:
         return self._after(kind="hold", held=((0, 1),))
 
     def pin(self, version: int | None) -> Entry:
-        return self._after(kind="pin", to=version, pinned=version)
+        assert self.record is not None
+        return self.commit(pin_of(self.record, version, now_us=0, code="test"))
 
     def rollback(self, to: int) -> Entry:
-        target = VersionRecord.from_entry(self.log.read(to))
+        assert self.record is not None
         self._published = self.table(to)
-        return self._after(kind="rollback", to=to, digest=target.digest, watermark_us=target.watermark_us)
+        return self.commit(rollback_of(self.record, to, self._read, now_us=0, code="test"))
+
+    def _read(self, version: int) -> VersionRecord:
+        return VersionRecord.from_entry(self.log.read(version))
 
     def snapshot(self) -> Kept:
         """Writes a snapshot of the newest version; the next record names it."""

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from headrace import status
-from headrace.delta import Digest
-from headrace.errors import Busy, SettingsError
+from headrace.clock import now_us as trainer_now
+from headrace.delta import Digest, decode_rows
+from headrace.errors import Ambiguous, Busy, SettingsError, StoreFull
 from headrace.published import PublishedTable
 from headrace.requests import ask
-from headrace.version import VersionRecord, contains, trained_in
+from headrace.version import VersionRecord, contains, pin_of, rollback_of, trained_in
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -205,12 +206,8 @@ def test_a_number_lost_to_a_control_record_is_folded_and_the_candidate_planned_a
         trainer.step()
     log = loop.loop.version_log()
     head = log.head()
-    record = VersionRecord.from_entry(head)
-    body = record.to_body() | {
-        "base": 2, "to": 1, "trained": [], "held": [[1, 2]], "held_now": [[1, 2]], "delta": None,
-        "digest": versions(loop)[1].digest,
-    }  # fmt: skip
-    log.append("rollback", body, head)
+    record = rollback_of(versions(loop)[-1], 1, lambda seq: versions(loop)[seq], now_us=0, code="test")
+    log.append(record.kind, record.to_body(), head)
     loop.rows(50)
     trainer.step()
     last = versions(loop)[-1]
@@ -246,6 +243,115 @@ def test_other_features_are_refused_another_model_begins_a_lineage(feed: Any) ->
     loop.head = loop.log.append("shard", body, entry)
     with pytest.raises(SettingsError, match="has the features 0123456789abcdef"):
         again.step()
+
+
+def test_another_model_does_not_begin_beside_a_living_trainer(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer_of(loop)
+    status.beat(loop.loop.store, "trainer", {}, trainer_now(), nonce="deadbeef")
+    loop.settings = loop.settings.replace("model", kind="mlp")
+    with pytest.raises(Busy, match="another trainer runs on this root"):
+        trainer_of(loop)
+    assert len(versions(loop)) == 1
+
+
+def test_a_trainer_whose_lineage_was_superseded_stops(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    old = trainer_of(loop)
+    loop.settings = loop.settings.replace("model", kind="mlp")
+    trainer_of(loop)
+    loop.rows(50)
+    with pytest.raises(Busy, match=r"version 1 belongs to another model \(mlp\)"):
+        old.step()
+    assert [record.kind for record in versions(loop)] == ["start", "start"]
+
+
+def test_a_new_lineage_keeps_the_pin_and_the_answered_requests(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    trainer.step(request=ask(loop.loop, "retrain", {}, by="test", now_us=0))
+    log = loop.loop.version_log()
+    pin = pin_of(versions(loop)[-1], 1, now_us=0, code="test")
+    log.append(pin.kind, pin.to_body(), log.head())
+    loop.settings = loop.settings.replace("model", kind="mlp")
+    start = trainer_of(loop).record
+    assert (start.kind, start.pinned, start.requests["cursor"]["seq"]) == ("start", 1, 0)
+
+
+def test_what_an_error_left_half_done_is_undone_before_the_next_step(feed: Any, monkeypatch: Any) -> None:
+    loop = feed("mlp", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(100)
+    trainer.step()
+    loop.rows(100)
+    write = trainer._store.write
+
+    def full(path: str, data: Any) -> None:
+        monkeypatch.setattr(trainer._store, "write", write)
+        raise StoreFull(f"no space for {path}")
+
+    monkeypatch.setattr(trainer._store, "write", full)
+    with pytest.raises(StoreFull):
+        trainer.step()
+    trainer.step()
+    assert trainer._state.rows == 200
+    assert versions(loop)[-1].trained == ((1, 2),)
+    assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_a_commit_whose_answer_was_lost_leaves_a_log_that_can_be_read(feed: Any, monkeypatch: Any) -> None:
+    loop = feed("mlp", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(100)
+    append = trainer._log.append
+
+    def lost(*arguments: Any) -> Any:
+        monkeypatch.setattr(trainer._log, "append", append)
+        append(*arguments)
+        raise Ambiguous("the answer was lost")
+
+    monkeypatch.setattr(trainer._log, "append", lost)
+    with pytest.raises(Ambiguous):
+        trainer.step()
+    assert trainer.step() is None
+    loop.rows(100)
+    trainer.step()
+    assert [record.trained for record in versions(loop)] == [(), ((0, 1),), ((1, 2),)]
+    assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_after_a_recovery_under_other_rates_replicas_get_what_was_learned(feed: Any) -> None:
+    """Twin: a recovery that calls its rows published leaves the difference for good."""
+    apart = {}
+    for twin in (False, True):
+        loop = feed("mlp", **(OFTEN | {"train": {"checkpoint_every_s": 1e9, "encoding": "f32"}}))
+        trainer = trainer_of(loop)
+        for _ in range(2):  # the first makes a checkpoint, the second is replayed
+            loop.rows(200)
+            trainer.step()
+        loop.settings = loop.settings.replace("train", lr_linear=0.5)
+        again = trainer_of(loop)
+        if twin:
+            again._state.settle()
+        loop.rows(1)
+        again.step()
+        apart[twin] = max(
+            float(
+                np.abs(rows.rows - decode_rows(*again._published.lookup(rows.spec.name, rows.ids)[:2], rows.spec)).max()
+            )
+            for rows in everything(again)
+        )
+    assert apart[False] == 0
+    assert apart[True] > 0.01
+
+
+def everything(trainer: Any) -> Any:
+    """All rows as learned."""
+    from training.publish import learned_rows
+
+    for table in trainer._state.learner.tables.values():
+        table.touched[: len(table.index.ids)] = True
+    return learned_rows(trainer._design.tables, trainer._state.learner.tables)
 
 
 def test_a_model_without_a_tower_keeps_its_bias_as_the_offset(feed: Any) -> None:
