@@ -66,6 +66,7 @@ def train(
             made.append(entry)
             if not as_json:
                 terminal.show(_line(entry))
+        trainer.close()
     if as_json:
         terminal.show_json({"versions": [_summary(entry) for entry in made]})
     elif not made:
@@ -126,7 +127,9 @@ def _train_here(loop: Loop, settings: Settings, request: Entry) -> Entry:
     with native_output("train"):
         from training.trainer import Trainer
 
-        entry = Trainer(loop, settings).step(request=request)
+        trainer = Trainer(loop, settings)
+        entry = trainer.step(request=request)
+        trainer.close()
     if entry is None:
         raise HeadraceError("the trainer made no version", hint="run `headrace doctor`", request=request.seq)
     return entry

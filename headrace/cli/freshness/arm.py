@@ -9,7 +9,6 @@ Per period, in this order:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from headrace import status
 from headrace.errors import GateRefused, HeadraceError
 from headrace.version import VersionRecord
 
@@ -96,14 +94,12 @@ class Arm:
         self._client = Client(self._server.address)
 
     def close(self) -> None:
-        """Stops server and client, and takes the trainer's heartbeat back, for the next arm of this process."""
+        """Stops server, client and trainer."""
         if self._client is not None:
             self._client.close()
         if self._server is not None:
             self._server.stop()
-        for beat in status.heartbeats(self._loop.store):
-            if beat.pid == os.getpid():
-                status.leave(self._loop.store, beat)
+        self._trainer.close()
 
     def score(self, requests: Requests, upto: int) -> None:
         """Scores the impressions `[scores.count, upto)` with the version that is served, and checks its lineage."""
