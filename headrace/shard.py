@@ -3,8 +3,10 @@
 Shard record: an entry of kind `shard` in `shards/log`. Body:
 
     ranges              [{stream, partition, identity, from, to, watermark_us, idle_since_us}]: every known partition,
-                        also one that was not read (from = to). Positions and identities are JSON values that the
-                        source defines; here they are only compared
+                        also one that was not read (from = to). A partition keeps its place in this list for ever:
+                        its number in pending runs is that place, and new ones, sorted among themselves, come after
+                        those of the record before. Positions and identities are JSON values that the source defines;
+                        here they are only compared
     now_us              the `now` of every decision in this tick
     declared            {"complete_until_us": int, "drain": bool}: what the caller declared about the streams
     watermark_us        of the loop, after this tick; 0 = nothing is known yet
@@ -18,6 +20,8 @@ Shard record: an entry of kind `shard` in `shards/log`. Body:
     lost                [{stream, partition, from, to}]: ranges that an operator accepted as lost
     quarantine          [{path, sha256, rows, reasons: {code: n}}] of this tick
     parts               number of parts; it stays while events are pending
+    policy              {mode, wait_us, attribution_us, lateness_us, window_us, disorder_us, idle_us, future_us,
+                        record_bytes}: by what this tick decided. The first five stay while anything is pending
     requests            {"cursor": {seq, sha256} | null, "outcomes": [...]}
     schema, code        fingerprint of the features; version of headrace
     committed_at_us     wall clock at the commit; nothing is decided by it
@@ -30,14 +34,17 @@ Shard file: one immutable Parquet file with all rows that one tick emitted for o
 
 sorted by (window, emit_time_us, event_time_us, impression_id, row_kind, label), zstd, page checksums, file metadata
 `headrace` = {"format": 1, "schema": fingerprint}. A reader checks the SHA-256 that the record names before it looks.
+
+A reader passes over keys that it does not know, at any depth; what changes the meaning of the others is another kind of
+record, another `format` of it, or of a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +59,19 @@ if TYPE_CHECKING:
     from headrace.log import Entry
     from headrace.store import Store
 
-__all__ = ["COLUMNS", "SUMS", "Quarantine", "Range", "Shard", "ShardRecord", "arrange", "read_shard", "write_shard"]
+__all__ = [
+    "COLUMNS",
+    "SUMS",
+    "Policy",
+    "Quarantine",
+    "Range",
+    "Shard",
+    "ShardRecord",
+    "arrange",
+    "known",
+    "read_shard",
+    "write_shard",
+]
 
 KIND = "shard"
 FORMAT = 1
@@ -77,6 +96,33 @@ SUMS = {  # read = the sum of these; `pending` is a level, the rest are totals
     "impression": ("emitted", "duplicate", "late", "invalid", "expired", "sampled_out", "pending"),
     "feedback": ("joined", "superseded", "duplicate", "late", "invalid", "expired", "pending"),
 }
+
+
+def known(kind: type, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a JSON object the fields of a dataclass take; a later headrace may have written more."""
+    return {one.name: body[one.name] for one in fields(kind) if one.name in body}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """By what one tick decided: the settings of labels and times in microseconds, and the limits of an event."""
+
+    mode: Literal["implicit", "explicit"] = "implicit"
+    wait_us: int = 0
+    attribution_us: int = 0
+    lateness_us: int = 0
+    window_us: int = 60_000_000
+    disorder_us: int = 5_000_000
+    idle_us: int = 10_000_000
+    future_us: int = 300_000_000
+    record_bytes: int = 65_536
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Policy:
+        return Policy(**known(Policy, body))
 
 
 @dataclass(frozen=True)
@@ -106,8 +152,7 @@ class Range:
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Range:
-        renamed = {"from": "start", "to": "end"}
-        return Range(**{renamed.get(key, key): value for key, value in body.items()})
+        return Range(**known(Range, {**body, "start": body["from"], "end": body["to"]}))
 
 
 @dataclass(frozen=True)
@@ -127,7 +172,7 @@ class Shard:
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Shard:
-        return Shard(**{**body, "windows": tuple(body["windows"])})
+        return Shard(**{**known(Shard, body), "windows": tuple(body["windows"])})
 
 
 @dataclass(frozen=True)
@@ -141,6 +186,10 @@ class Quarantine:
 
     def to_json(self) -> dict[str, Any]:
         return {"path": self.path, "sha256": self.sha256, "rows": self.rows, "reasons": dict(self.reasons)}
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Quarantine:
+        return Quarantine(**known(Quarantine, body))
 
 
 @dataclass(frozen=True)
@@ -159,6 +208,7 @@ class ShardRecord:
     schema: str
     code: str
     committed_at_us: int
+    policy: Policy = Policy()
     declared: Mapping[str, Any] = field(default_factory=lambda: {"complete_until_us": 0, "drain": False})
     parts: int = 1
     corrections: int = 0
@@ -174,10 +224,18 @@ class ShardRecord:
         body = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "seq"}
         for name in ("ranges", "shards", "quarantine"):
             body[name] = [item.to_json() for item in body[name]]
-        return {**body, "pending": list(self.pending), "lost": list(self.lost)}
+        return {**body, "policy": self.policy.to_json(), "pending": list(self.pending), "lost": list(self.lost)}
 
     @staticmethod
     def from_entry(entry: Entry) -> ShardRecord:
+        """The record that an entry of the shard log is. `NewerFormat` for a kind that this headrace does not know."""
+        if entry.kind != KIND:
+            raise NewerFormat(
+                f"record {entry.seq} of the shard log is of the kind '{entry.kind}', which this headrace does not know",
+                hint="upgrade headrace in this environment; what is already loaded goes on serving",
+                seq=entry.seq,
+                kind=entry.kind,
+            )
         body = {name: entry.body[name] for name in ShardRecord.__dataclass_fields__ if name != "seq"}
         return ShardRecord(
             seq=entry.seq,
@@ -185,7 +243,8 @@ class ShardRecord:
                 **body,
                 "ranges": tuple(Range.from_json(item) for item in body["ranges"]),
                 "shards": tuple(Shard.from_json(item) for item in body["shards"]),
-                "quarantine": tuple(Quarantine(**item) for item in body["quarantine"]),
+                "quarantine": tuple(Quarantine.from_json(item) for item in body["quarantine"]),
+                "policy": Policy.from_json(body["policy"]),
                 "pending": tuple(body["pending"]),
                 "lost": tuple(body["lost"]),
             },
@@ -200,11 +259,13 @@ class ShardRecord:
         missing = before.keys() - {part.key for part in self.ranges}
         if missing:
             raise AccountingError(f"record {self.seq} forgets the partitions {sorted(missing)}", seq=self.seq)
+        if [part.key for part in self.ranges[: len(before)]] != list(before):
+            raise AccountingError(f"record {self.seq} gives partitions other numbers than pending rows", seq=self.seq)
         for part in self.ranges:
-            known = before.get(part.key)
-            if known is not None and known.end != part.start:
+            earlier = before.get(part.key)
+            if earlier is not None and earlier.end != part.start:
                 raise AccountingError(
-                    f"record {self.seq} reads {part.key} from {part.start}, but {known.end} was committed",
+                    f"record {self.seq} reads {part.key} from {part.start}, but {earlier.end} was committed",
                     hint="this is a defect of headrace: nothing was committed; please report it",
                     seq=self.seq,
                 )

@@ -6,22 +6,23 @@
     Report      what became of a ReadOrder; it travels to every part, so that each computes the same watermark
     PartResult  what a part wrote; a small file that the driver reads and then deletes
 
-Numbers of partitions are positions in the sorted list of "<stream>/<partition>" of the tick.
+The number of a partition is its place in the ranges of the shard record, which it keeps for ever: rows wait under it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from headrace.shard import Policy
 from headrace.window import Horizon, PartitionClock, advance, drained_us, newest
+from pipelines.label import LabelPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headrace.schema import Schema
     from pipelines.events import Stream
-    from pipelines.label import LabelPolicy
     from pipelines.sources.base import Source, Span
 
 __all__ = [
@@ -50,6 +51,38 @@ class Setup:
     parts: int
     record_bytes: int
     future_us: int
+
+    @property
+    def recorded(self) -> Policy:
+        """What a shard record says of these settings."""
+        return Policy(
+            mode=self.policy.mode,
+            wait_us=self.policy.wait_us,
+            attribution_us=self.policy.attribution_us,
+            lateness_us=self.policy.lateness_us,
+            window_us=self.horizon.window_us,
+            disorder_us=self.horizon.disorder_us,
+            idle_us=self.horizon.idle_us,
+            future_us=self.future_us,
+            record_bytes=self.record_bytes,
+        )
+
+    def under(self, policy: Policy, parts: int) -> Setup:
+        """The same streams and features under what a shard record says."""
+        return replace(
+            self,
+            policy=LabelPolicy(policy.mode, policy.attribution_us, policy.wait_us, policy.lateness_us),
+            horizon=Horizon(
+                window_us=policy.window_us,
+                disorder_us=policy.disorder_us,
+                idle_us=policy.idle_us,
+                attribution_us=policy.attribution_us,
+                lateness_us=policy.lateness_us,
+            ),
+            parts=parts,
+            record_bytes=policy.record_bytes,
+            future_us=policy.future_us,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headrace.clock import SECOND_US
 from headrace.errors import SettingsError
 from headrace.shard import Range, ShardRecord
 from headrace.window import closed_us, idle_since
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from headrace.log import Entry
+    from headrace.shard import Policy
     from pipelines.label import LabelPolicy
     from pipelines.runs import Run
     from pipelines.sources.base import Reach
 
-__all__ = ["Plan", "falls_due", "orders_of", "plan_tick"]
+__all__ = ["Plan", "as_recorded", "falls_due", "orders_of", "plan_tick"]
 
 SPANS_PER_ORDER = 8
+KEYS = {  # what stays while anything is pending: field of Policy -> its key in the settings
+    "mode": "label.mode",
+    "wait_us": "label.wait_s",
+    "attribution_us": "label.attribution_s",
+    "lateness_us": "pipeline.lateness_s",
+    "window_us": "pipeline.window_s",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ def plan_tick(
     drain: bool = False,
     complete_until_us: int = 0,
 ) -> Plan:
-    """Plan the tick after `parent`. `idle`: since when each partition was seen at its end, if known."""
+    """Plan the tick after `parent`. `idle`: since when this process has seen each partition at its end; what it has not
+    seen begins now, since a time in which nobody looked is no idleness."""
     previous = None if parent is None else ShardRecord.from_entry(parent)
     if previous is not None:
         _check_settings(setup, previous)
@@ -80,11 +90,12 @@ def plan_tick(
         ranges.append(planned)
         size += reach.size if reach else 0
         complete = complete and reach is not None and reach.caught_up
+    place = {one.key: number for number, one in enumerate(previous.ranges)} if previous else {}
     plan = Plan(
         parent=parent,
         previous=previous,
         now_us=now_us,
-        ranges=tuple(sorted(ranges, key=lambda one: one.key)),
+        ranges=tuple(sorted(ranges, key=lambda one: (place.get(one.key, len(place)), one.key))),
         size=size,
         complete=complete,
         complete_until_us=complete_until_us if complete else 0,
@@ -111,16 +122,58 @@ def _range(
     reach = source.reach(before.partition, before.end, before.identity, max_bytes=max_bytes, drain=drain)
     if reach is None:
         return replace(before, start=before.end, idle_since_us=None), None
-    since = idle_since(
-        idle.get(before.key, before.idle_since_us), caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us
-    )
+    since = idle_since(idle.get(before.key), caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us)
     moved = replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=since)
     return moved, reach
 
 
+def as_recorded(setup: Setup, record: ShardRecord) -> Setup:
+    """The setup of the tick that made a record, whatever the settings say by now. SettingsError where they cannot."""
+    _check_streams(setup, record)
+    if record.schema != setup.schema.fingerprint:
+        raise SettingsError(
+            f"record {record.seq} was made with other features",
+            hint="run this with the [features] of that time: the record has only their fingerprint",
+            old=record.schema,
+            new=setup.schema.fingerprint,
+        )
+    return setup.under(record.policy, record.parts)
+
+
+def _check_streams(setup: Setup, previous: ShardRecord) -> None:
+    for one in previous.ranges:
+        if one.stream not in setup.streams:
+            raise SettingsError(
+                f"stream '{one.stream}' is gone from the settings, but the shard log has read it up to {one.end}",
+                hint=f"bring [streams.{one.stream}] back (a stream cannot be renamed), or start a new loop.root",
+                stream=one.stream,
+                streams=", ".join(setup.streams),
+            )
+
+
+def _check_policy(old: Policy, new: Policy, *, pending: bool) -> None:
+    """Label times stay while rows are pending, else rows would come twice or never; a window stays while it is open."""
+    for field, key in KEYS.items():
+        was, now = getattr(old, field), getattr(new, field)
+        if was != now and (pending or field == "window_us"):
+            was, now = (f"{value / SECOND_US:g}" if field.endswith("_us") else value for value in (was, now))
+            raise SettingsError(
+                f"{key} is {now}, but rows are pending that were read with {key} = {was}",
+                hint=f"set {key} = {was} and run `headrace pipeline run --drain`, which writes all that is pending;"
+                " then change it. Or start a new loop.root",
+                key=key,
+                old=was,
+                new=now,
+            )
+
+
 def _check_settings(setup: Setup, previous: ShardRecord) -> None:
-    """Refuse settings that do not fit what is pending."""
-    if not previous.pending:
+    """Refuse settings that do not fit what was read and what is pending."""
+    _check_streams(setup, previous)
+    pending = bool(previous.pending)
+    if pending or previous.open_until_us > previous.closed_us:
+        _check_policy(previous.policy, setup.recorded, pending=pending)
+    if not pending:
         return
     if previous.parts != setup.parts:
         raise SettingsError(

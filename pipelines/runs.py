@@ -19,6 +19,8 @@ then the row itself:
     feedback     _label float32 (0 when implicit), _partition int32, _offset as the source gave it
     orphan       _void uint8, then as feedback: feedback that was taken without an impression
 
+`_partition` is the place of the row's partition in `ranges` of the shard record, which it keeps from record to record.
+
 A *void* row says of every row with its (_event, _ts, _hash or _label) that it no longer counts: an impression that
 turned out to be a duplicate, an orphan whose impression came after all. It has no features, and lives as long.
 

@@ -171,6 +171,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         quarantine=tuple(Quarantine(**named) for named in refused if named),
         requests=previous.requests if previous else {"cursor": None, "outcomes": []},
         parts=setup.parts,
+        policy=setup.recorded,
         schema=setup.schema.fingerprint,
         code=headrace.__version__,
         committed_at_us=0,

@@ -4,6 +4,8 @@ import json
 import random
 import resource
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
 from pipelines import tick as tick_module
 from pipelines.pipeline import Pipeline
+from pipelines.sources.files import FileSource
 from pipelines.sources.replay import ReplaySource
 
 T0 = 1_700_000_000_000
@@ -270,17 +273,42 @@ def test_idle_streams_let_rows_fall_due_and_close_their_windows(folder, tmp_path
     assert len(records(loop)) < 50
 
 
-def test_a_restart_decides_alike(folder, tmp_path):
-    """Idleness is in the record: a new process goes on where the old one was, and replays agree."""
-    write(folder, *events(50))
-    one = pipeline_of(folder, tmp_path / "loop", Clock(NOW))
+def test_a_time_in_which_nobody_looked_is_no_idleness(folder, tmp_path):
+    """The pipeline is down for an hour, the events of that hour wait in their producer: the watermark stays."""
+    shown, clicks = events(50)
+    write(folder, shown, clicks[:5])
+    clock = Clock()
+    one = pipeline_of(folder, tmp_path / "loop", clock)
     one.tick()
-    other = pipeline_of(folder, tmp_path / "loop", Clock(NOW + 60_000_000))
+    clock.now += 12_000_000
+    one.tick()
+    one.close()
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    before = records(loop)[-1]
+    clock.now += 3_600_000_000
+    other = pipeline_of(folder, tmp_path / "loop", clock)
     plan = other.plan()
-    assert plan.due
-    assert {r.idle_since_us for r in plan.ranges} == {NOW}
+    assert not plan.due
+    assert {r.idle_since_us for r in plan.ranges} == {clock.now}
+    clock.now += 35_000_000
     entry = other.tick()
+    after = records(loop)[-1]
+    assert after.watermark_us == before.watermark_us + 23_000_000  # 25 s idle, 2 s of them recorded before
+    assert {r.idle_since_us for r in after.ranges} == {clock.now - 35_000_000}
     assert other.replay(entry.seq).same
+
+
+def test_an_outage_is_forgotten_idleness(folder, tmp_path, monkeypatch):
+    write(folder, *events(50))
+    clock = Clock()
+    pipeline = pipeline_of(folder, tmp_path / "loop", clock)
+    pipeline.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSource, "reach", lambda *_, **__: None)
+        clock.now += 9_000_000
+        assert {r.idle_since_us for r in pipeline.plan().ranges} == {None}
+    clock.now += 9_000_000
+    assert {r.idle_since_us for r in pipeline.plan().ranges} == {clock.now}
 
 
 def test_bad_events_are_kept_aside_with_reason_and_offset(folder, tmp_path):
@@ -416,6 +444,122 @@ def test_settings_that_do_not_fit_what_is_pending(folder, tmp_path):
     with pytest.raises(SettingsError, match="features changed") as caught:
         pipeline_of(folder, tmp_path / "loop", features={"user": {"kind": "id"}}).tick()
     assert "--drain" in caught.value.hint
+
+
+LABEL = {"mode": "implicit", "wait_s": WAIT / 1000, "attribution_s": ATTRIBUTION / 1000}
+CHANGES = {
+    "label.mode": {"label": {"mode": "explicit", "attribution_s": 300}, "click": {"label": "label"}},
+    "label.wait_s": {"label": {**LABEL, "wait_s": 60}},
+    "label.attribution_s": {"label": {**LABEL, "attribution_s": 200}},
+    "pipeline.lateness_s": {"pipeline": {"lateness_s": 1}},
+    "pipeline.window_s": {"pipeline": {"window_s": 30}},
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_label_times_stay_while_rows_are_pending(folder, tmp_path, key):
+    """Else a row would come twice (a longer wait) or never (a shorter one)."""
+    shown, clicks = events(100)
+    write(folder, shown, clicks)
+    pipeline_of(folder, tmp_path / "loop").tick()
+    with pytest.raises(SettingsError, match=rf"^{key} is .*, but rows are pending .* with {key} = ") as said:
+        pipeline_of(folder, tmp_path / "loop", **CHANGES[key]).tick()
+    assert "headrace pipeline run --drain" in said.value.hint
+    assert "loop.root" in said.value.hint
+    drain(pipeline_of(folder, tmp_path / "loop"))
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    assert records(loop)[-1].pending == ()
+    assert pipeline_of(folder, tmp_path / "loop", **CHANGES[key]).tick() is None
+    assert rows_of(loop) == expected(shown, clicks)
+
+
+def test_disorder_and_idleness_may_change_and_the_record_says_what_was_used(folder, tmp_path):
+    shown, clicks = events(100)
+    write(folder, shown, clicks)
+    pipeline_of(folder, tmp_path / "loop").tick()
+    drain(pipeline_of(folder, tmp_path / "loop", pipeline={"disorder_s": 60, "idle_s": 1}))
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    first, last = records(loop)
+    assert (first.policy.disorder_us, last.policy.disorder_us) == (5_000_000, 60_000_000)
+    assert (first.policy.wait_us, first.policy.attribution_us) == (WAIT * 1_000, ATTRIBUTION * 1_000)
+    assert rows_of(loop) == expected(shown, clicks)
+
+
+def test_a_replay_decides_by_the_policy_of_its_record(folder, tmp_path):
+    write(folder, *events(100))
+    drain(pipeline_of(folder, tmp_path / "loop", pipeline={"max_bytes_per_tick": 4_000}))
+    later = {"parts": 3, "window_s": 30, "disorder_s": 1, "lateness_s": 9, "idle_s": 1, "record_bytes": 10}
+    other = pipeline_of(folder, tmp_path / "loop", label={**LABEL, "wait_s": 60}, pipeline={**later, "future_s": 0})
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    assert all(other.replay(record.seq).same for record in records(loop))
+    with pytest.raises(SettingsError, match="other features"):
+        pipeline_of(folder, tmp_path / "loop", features={"user": {"kind": "id"}}).replay(0)
+
+
+def test_a_stream_that_is_gone_from_the_settings(folder, tmp_path):
+    write(folder, *events(20))
+    drain(pipeline_of(folder, tmp_path / "loop"))
+    settings = settings_of(folder, tmp_path / "loop").model_dump(exclude_unset=True)
+    settings["streams"]["tap"] = settings["streams"].pop("click")
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    for run in (Pipeline.tick, lambda one: one.replay(0)):
+        with pytest.raises(SettingsError, match="stream 'click' is gone from the settings") as caught:
+            run(Pipeline(loop, Settings(**settings), now_us=Clock()))
+        assert "[streams.click]" in caught.value.hint
+
+
+class Folders:
+    """Every folder is a partition of its own."""
+
+    def __init__(self, path):
+        self.url = str(path)
+
+    def partitions(self):
+        return sorted(one.name for one in Path(self.url).iterdir())
+
+    def first(self, partition):
+        return self.of(partition).first(partition)
+
+    def reach(self, partition, *args, **kwargs):
+        return self.of(partition).reach(partition, *args, **kwargs)
+
+    def spans(self, partition, *args):
+        spans = self.of(partition).spans(partition, *args)
+        return [replace(span, file=f"{partition}/{span.file}") for span in spans]
+
+    def read(self, span, columns=None):
+        partition, file = span.file.split("/")
+        return self.of(partition).read(replace(span, file=file), columns)
+
+    def of(self, partition):
+        return FileSource(f"{self.url}/{partition}", "json")
+
+
+def test_a_new_partition_comes_after_the_known_ones(folder, tmp_path):
+    """Pending rows know their partition by its place: one that sorts before the others must not take it."""
+    shown, clicks = events(60)
+    late = [{**one, "id": f"late-{one['id']}"} for one in shown]
+    settings = settings_of(folder, tmp_path / "loop")
+    sources = {name: Folders(folder / name) for name in ("impression", "click")}
+    for name, rows in (("impression/p2", shown), ("click/c", clicks)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    pipeline = Pipeline(loop, settings, sources=sources, now_us=Clock())
+    pipeline.tick()
+    for name, rows in (("impression/p10", late[40:]), ("impression/p1", late[:40]), ("click/b", [])):
+        (folder / name).mkdir()
+        (folder / name / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    drain(pipeline)
+    first, *_, last = records(loop)
+    assert [one.key for one in first.ranges] == ["click/c", "impression/p2"]
+    assert [one.key for one in last.ranges] == [
+        "click/c", "impression/p2", "click/b", "impression/p1", "impression/p10",
+    ]  # fmt: skip
+    assert last.counts["impression/p2"]["emitted"] == 60
+    emitted = sum(last.counts[f"impression/{name}"].get("emitted", 0) for name in ("p1", "p10"))
+    assert sum(rows_of(loop).values()) - last.corrections == 60 + emitted
+    assert all(pipeline.replay(record.seq).same for record in records(loop))
 
 
 def test_two_pipelines_in_turn_on_one_root(folder, tmp_path):
