@@ -90,8 +90,9 @@ def test_a_cross_is_hashed_as_its_rows(rows: list[tuple[int, int, int]]) -> None
 
 
 @pytest.mark.tensorflow
+@pytest.mark.xdist_group("tensorflow")
 def test_ids_are_tensorflows() -> None:
-    import tensorflow as tf
+    from training.runtime import tf  # other tests of this process need it set up so
 
     rng = random.Random(7)
     texts = [
