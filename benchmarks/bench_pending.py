@@ -87,7 +87,7 @@ class Loop:
         )
         self.metas = list(result.runs)
         for new in result.new_runs:
-            data = new.data()
+            data = new.data("")
             meta = new.named(0, f"shards/state/{self.written:012d}.arrow", data)
             Path(str(self.store.path_of(meta.path))).write_bytes(data)
             self.metas.append(meta)

@@ -6,24 +6,30 @@ with its SHA-256 by the shard record. Columns:
     stream string | partition string | offset string ("<file>:<byte or row>") | reason string (a code of
     pipelines.events.REASONS) | event_time_us int64 or null | size int64 or null (bytes of the whole record)
     raw binary or null (its first 4 KiB; null when the event was refused after parsing: read it at its offset)
+
+File metadata `headrace` = {"format": 1, "kind": "quarantine", "schema": fingerprint of the features at that time}.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.errors import DamagedFile
+from headrace.errors import DamagedFile, NewerFormat
 from headrace.shard import Quarantine
 
 if TYPE_CHECKING:
     from headrace.store import Store
 
 __all__ = ["COLUMNS", "read_quarantine", "write_quarantine"]
+
+KIND = "quarantine"
+FORMAT = 1
 
 COLUMNS = pa.schema(
     [
@@ -38,10 +44,13 @@ COLUMNS = pa.schema(
 )
 
 
-def write_quarantine(store: Store, rows: pa.Table, path: str) -> Quarantine:
+def write_quarantine(store: Store, rows: pa.Table, *, path: str, fingerprint: str) -> Quarantine:
     """Write refused events as one durable file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.cast(COLUMNS), sink, compression="zstd", write_page_checksum=True, store_schema=False)
+    meta = json.dumps({"format": FORMAT, "kind": KIND, "schema": fingerprint}, sort_keys=True)
+    with pq.ParquetWriter(sink, COLUMNS, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
+        writer.write_table(rows.cast(COLUMNS))
+        writer.add_key_value_metadata({"headrace": meta})
     data = sink.getvalue()
     store.write(path, memoryview(data))
     reasons = dict(sorted(Counter(rows.column("reason").to_pylist()).items()))
@@ -49,7 +58,7 @@ def write_quarantine(store: Store, rows: pa.Table, path: str) -> Quarantine:
 
 
 def read_quarantine(store: Store, named: Quarantine) -> pa.Table:
-    """Refused events of one file, after checking its hash."""
+    """Refused events of one file, after checking its hash. `DamagedFile`, `NewerFormat`."""
     data = store.read(named.path)
     if hashlib.sha256(data).hexdigest() != named.sha256:
         raise DamagedFile(
@@ -57,4 +66,12 @@ def read_quarantine(store: Store, named: Quarantine) -> pa.Table:
             hint="restore the file from a copy; it holds refused events only, the loop goes on without it",
             path=named.path,
         )
-    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    said = json.loads((file.metadata.metadata or {}).get(b"headrace", b"{}"))
+    if said.get("format") != FORMAT or said.get("kind") != KIND:
+        raise NewerFormat(
+            f"{named.path} says format {said.get('format')} and kind {said.get('kind')}; known is format {FORMAT}",
+            hint="upgrade headrace in this environment; the loop goes on without this file",
+            path=named.path,
+        )
+    return file.read().replace_schema_metadata(None)

@@ -4,8 +4,9 @@ The state of the joiner, per part, is a list of runs of three kinds. No row is e
 is a function of the runs and the watermark.
 
 **File.** `shards/state/<seq>-<part>-<kind>-<n>-<nonce>.arrow`: an Arrow IPC file with one record batch, read through a
-memory map. The shard record names it with its SHA-256, which is checked when a process first opens it. Rows stand in
-the order of arrival; four index columns come first, 18 bytes a row:
+memory map. The shard record names it with its SHA-256, which is checked when a process first opens it. Schema metadata
+`headrace` = {"format": 1, "kind": as below, "schema": fingerprint of the features}. Rows stand in the order of arrival;
+four index columns come first, 18 bytes a row:
 
     _key    uint64   Fingerprint64(event id), sorted
     _pos    uint32   the row that _key[i] belongs to
@@ -33,6 +34,7 @@ min_us and max_us are the extremes of _ts; level and bucket are those of `pipeli
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +43,8 @@ import farmhash
 import numpy as np
 import pyarrow as pa
 
-from headrace.errors import DamagedFile
+from headrace.errors import DamagedFile, NewerFormat
+from headrace.shard import known
 from pipelines.match import among, distinct
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 RunKind = Literal["impression", "feedback", "orphan"]
+FORMAT = 1
 INDEX = ["_key", "_pos", "_byt", "_filt"]
 TIE = {"impression": "_hash", "feedback": "_label", "orphan": "_label"}
 TYPES: dict[str, Any] = {
@@ -102,7 +106,7 @@ class RunMeta:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> RunMeta:
-        return cls(**body)
+        return cls(**known(cls, body))
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,10 @@ class NewRun:
     meta: RunMeta
     table: pa.Table
 
-    def data(self) -> pa.Buffer:
-        """The bytes of the file."""
-        table = self.table.combine_chunks()
+    def data(self, fingerprint: str) -> pa.Buffer:
+        """The bytes of the file. `fingerprint`: of the features."""
+        meta = {"format": FORMAT, "kind": self.meta.kind, "schema": fingerprint}
+        table = self.table.combine_chunks().replace_schema_metadata({"headrace": json.dumps(meta, sort_keys=True)})
         sized = pa.MockOutputStream()
         _write(table, sized)
         data = pa.allocate_buffer(sized.size())
@@ -173,15 +178,27 @@ class RunFiles:
         self._open: dict[str, Run] = {}
 
     def __call__(self, meta: RunMeta) -> Run:
-        """DamagedFile when the bytes are not those that the record names; NotFound when the file is gone."""
+        """DamagedFile when the bytes are not those that the record names; NewerFormat; NotFound when it is gone."""
         run = self._open.get(meta.path)
         if run is None:
-            run = self._open[meta.path] = Run(meta.kind, pa.ipc.open_file(self._verified(meta)).read_all())
+            run = self._open[meta.path] = Run(meta.kind, self._read(meta))
         return run
 
     def keep(self, paths: Collection[str]) -> None:
         """Close every run that is not in `paths`."""
         self._open = {path: run for path, run in self._open.items() if path in paths}
+
+    def _read(self, meta: RunMeta) -> pa.Table:
+        table = pa.ipc.open_file(self._verified(meta)).read_all()
+        said = json.loads((table.schema.metadata or {}).get(b"headrace", b"{}"))
+        if said.get("format") != FORMAT or said.get("kind") != meta.kind:
+            raise NewerFormat(
+                f"{meta.path} says format {said.get('format')} and kind {said.get('kind')}; this headrace reads format"
+                f" {FORMAT}, and the record calls it {meta.kind}",
+                hint="upgrade headrace in this environment; nothing was committed",
+                path=meta.path,
+            )
+        return table.replace_schema_metadata(None)
 
     def _verified(self, meta: RunMeta) -> pa.Buffer:
         local = self._store.path_of(meta.path)

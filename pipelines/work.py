@@ -163,7 +163,8 @@ def _refused_at_parse(setup: Setup, order: ReadOrder, parsed: Sequence[Parsed]) 
     if not rows:
         return None
     path = order.tick.path("quarantine", f"read{order.number}", "parquet")
-    return write_quarantine(store_at(setup.write_url), pa.Table.from_pylist(rows, schema=QUARANTINE), path)
+    table = pa.Table.from_pylist(rows, schema=QUARANTINE)
+    return write_quarantine(store_at(setup.write_url), table, path=path, fingerprint=setup.schema.fingerprint)
 
 
 def _sorted(setup: Setup, tables: Iterable[pa.Table]) -> tuple[PartOrder, list[Report], pa.Table, pa.Table]:
@@ -195,10 +196,10 @@ def _write(setup: Setup, order: PartOrder, reports: list[Report], watermark_us: 
     runs = [meta.to_json() for meta in result.runs]
     for number, new in enumerate(result.new_runs):
         path = order.tick.path("state", f"{order.part}-{new.meta.kind}-{number}", "arrow")
-        data = new.data()
+        data = new.data(setup.schema.fingerprint)
         store.write(path, memoryview(data))
         runs.append(new.named(order.part, path, data).to_json())
-    refused = _refused_at_join(store, order, result)
+    refused = _refused_at_join(setup, order, result)
     failpoints.hit("pipeline.state_written")
     made = PartResult(
         part=order.part,
@@ -215,7 +216,7 @@ def _write(setup: Setup, order: PartOrder, reports: list[Report], watermark_us: 
     return path
 
 
-def _refused_at_join(store: Store, order: PartOrder, result: JoinResult) -> Quarantine | None:
+def _refused_at_join(setup: Setup, order: PartOrder, result: JoinResult) -> Quarantine | None:
     rows = result.refused
     if not rows.num_rows:
         return None
@@ -231,7 +232,8 @@ def _refused_at_join(store: Store, order: PartOrder, result: JoinResult) -> Quar
             "raw": pa.nulls(rows.num_rows, pa.binary()),
         }
     )
-    return write_quarantine(store, table, order.tick.path("quarantine", f"part{order.part}", "parquet"))
+    path = order.tick.path("quarantine", f"part{order.part}", "parquet")
+    return write_quarantine(store_at(setup.write_url), table, path=path, fingerprint=setup.schema.fingerprint)
 
 
 def _marked(table: pa.Table, kind: str, number: int) -> pa.Table:

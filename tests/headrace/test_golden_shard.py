@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from headrace.errors import NewerFormat
 from headrace.log import Entry
 from headrace.quarantine import COLUMNS as QUARANTINE
-from headrace.quarantine import read_quarantine
+from headrace.quarantine import read_quarantine, write_quarantine
 from headrace.shard import COLUMNS, ShardRecord, read_shard
 from headrace.store import open_store
 
@@ -49,3 +51,12 @@ def test_the_quarantine_file(tmp_path):
     assert table.schema == QUARANTINE
     assert table["reason"].to_pylist() == ["malformed", "late"]
     assert table["raw"].to_pylist() == [b"{", None]
+
+
+def test_a_quarantine_file_of_another_format(tmp_path, monkeypatch):
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr("headrace.quarantine.FORMAT", 2)
+    named = write_quarantine(store, QUARANTINE.empty_table(), path="shards/quarantine/0.parquet", fingerprint="ab")
+    monkeypatch.undo()
+    with pytest.raises(NewerFormat, match="format 2 and kind quarantine; known is format 1"):
+        read_quarantine(store, named)

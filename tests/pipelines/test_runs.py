@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import DamagedFile
+from headrace.errors import DamagedFile, NewerFormat
 from headrace.store import open_store
 from pipelines.compaction import FAN, bucket_of, merge_plan
 from pipelines.match import among, latest
@@ -129,9 +129,24 @@ def test_content_hash_tells_rows_apart_whatever_the_chunks():
 def written(store, rows, path="shards/state/000000000001-0-orphan-0-aa.arrow"):
     run = build("orphan", payload(rows))
     new = NewRun(RunMeta("orphan", run.rows, run.min_us, run.max_us, 0, 7), run.table)
-    data = new.data()
+    data = new.data("ab")
     store.write(path, bytes(data))
     return new.named(3, path, data)
+
+
+def test_a_run_of_another_format_is_not_guessed_at(monkeypatch):
+    store = open_store("memory://runs-newer")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.runs.FORMAT", 2)
+        meta = written(store, [(1, 1, 0.0, 0)])
+    with pytest.raises(NewerFormat, match=r"format 2 and kind orphan.*reads format 1") as caught:
+        RunFiles(store)(meta)
+    assert "upgrade" in caught.value.hint
+
+
+def test_a_meta_of_a_later_headrace():
+    meta = RunMeta("orphan", 1, 0, 0, 0, 7)
+    assert RunMeta.from_json({**meta.to_json(), "novel": 1}) == meta
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
