@@ -27,3 +27,15 @@ def iso(time_us: int) -> str:
     '2013-12-31T23:59:59Z'
     """
     return datetime.fromtimestamp(time_us / SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people.
+
+    >>> duration(4.24), duration(42), duration(700), duration(400_000_000)
+    ('4.2 s', '42 s', '12 minutes', '4,630 days')
+    """
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

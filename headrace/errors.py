@@ -10,10 +10,10 @@
     │   ├── StoreFull            store.full          no space, or no permission to write
     │   └── StoreRefused         store.refused       cannot keep headrace's promises (no conditional create, bad path)
     ├── LogError                 log.*
-    │   ├── DamagedFile          log.damaged         bytes do not have the hash that a record names
+    │   ├── DamagedFile          log.damaged         bytes do not have the hash that a record names  exit 4
     │   ├── NewerFormat          log.newer           written by a newer headrace
     │   ├── LostRace             log.lost_race       another writer committed this number
-    │   ├── LogRewritten         log.rewritten       a record that was read is gone or differs
+    │   ├── LogRewritten         log.rewritten       a record that was read is gone or differs       exit 4
     │   └── Busy                 log.busy            a living writer of the same kind holds the log
     ├── SourceError              source.*   what events are read from
     │   ├── SourceVanished       source.vanished
@@ -31,10 +31,11 @@
     │   └── GateRefused          training.gate       a candidate was held                            exit 3
     └── ServingError             serving.*
         ├── UnknownModel         serving.unknown_model
-        ├── InvalidRequest       serving.invalid_request
+        ├── InvalidRequest       serving.invalid_request                                             exit 2
         ├── NotReady             serving.not_ready   no loop, or another schema
         ├── Overloaded           serving.overloaded
         ├── Draining             serving.draining
+        ├── Unreachable          serving.unreachable nothing answers at the address
         └── PortInUse            serving.port_in_use
 
 Each carries what is needed to find the thing (`context`) and, where there is something to do, a `hint`: what to run or
@@ -110,6 +111,7 @@ class LogError(HeadraceError):
 
 class DamagedFile(LogError):
     code = "log.damaged"
+    exit_code = 4
 
 
 class NewerFormat(LogError):
@@ -124,6 +126,7 @@ class LostRace(LogError):
 
 class LogRewritten(LogError):
     code = "log.rewritten"
+    exit_code = 4
 
 
 class Busy(LogError):
@@ -197,6 +200,7 @@ class UnknownModel(ServingError):
 
 class InvalidRequest(ServingError):
     code = "serving.invalid_request"
+    exit_code = 2
 
 
 class NotReady(ServingError):
@@ -209,6 +213,10 @@ class Overloaded(ServingError):
 
 class Draining(ServingError):
     code = "serving.draining"
+
+
+class Unreachable(ServingError):
+    code = "serving.unreachable"
 
 
 class PortInUse(ServingError):

@@ -29,6 +29,7 @@ from headrace.errors import (
     Overloaded,
     ServingError,
     UnknownModel,
+    Unreachable,
 )
 from paramserver.servicer import CODE_KEY, HINT_KEY
 from protos import headrace_pb2 as wire
@@ -98,13 +99,14 @@ class Client:
     """One connection to the server at `address` (`host:port`), for any number of threads."""
 
     def __init__(self, address: str, *, deadline_s: float = DEADLINE_S) -> None:
+        self._address = address
         self._deadline_s = deadline_s
         options = [("grpc.service_config", _SERVICE_CONFIG), ("grpc.enable_http_proxy", 0)]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub: Any = headrace_pb2_grpc.HeadraceServiceStub(self._channel)
 
     def predict(self, features: Mapping[str, Any], *, schema: str = "", deadline_s: float | None = None) -> Prediction:
-        """Scores of the candidates. InvalidRequest, NotReady, Overloaded, Draining."""
+        """Scores of the candidates. InvalidRequest, NotReady, Overloaded, Draining, Unreachable."""
         values = {name: values_of(name, value) for name, value in features.items()}
         request = wire.PredictRequest(features=values, schema_fingerprint=schema)
         answer = self._call(self._stub.Predict, request, deadline_s)
@@ -123,7 +125,7 @@ class Client:
                 if answer.HasField("served"):
                     yield answer.served.version
         except grpc.RpcError as error:
-            raise _error_of(error) from None
+            raise self._error_of(error) from None
         finally:
             stream.cancel()
 
@@ -141,7 +143,19 @@ class Client:
         try:
             return method(request, timeout=self._deadline_s if deadline_s is None else deadline_s)
         except grpc.RpcError as error:
-            raise _error_of(error) from None
+            raise self._error_of(error) from None
+
+    def _error_of(self, error: Any) -> HeadraceError:
+        metadata = dict(error.trailing_metadata() or ())
+        if error.code() == grpc.StatusCode.UNAVAILABLE and CODE_KEY not in metadata:  # no headrace said so
+            return Unreachable(
+                f"no server answers at {self._address}",
+                hint="start it: `headrace serve`; or name its address",
+                address=self._address,
+                details=error.details(),
+            )
+        kind = _ERRORS.get(error.code(), ServingError)
+        return kind(error.details() or error.code().name, hint=metadata.get(HINT_KEY, ""), status=error.code().name)
 
 
 def values_of(name: str, value: Any) -> wire.Values:
@@ -213,12 +227,3 @@ def _status_of(answer: wire.StatusResponse) -> ServerStatus:
         instance=answer.instance,
         max_candidates=answer.max_candidates,
     )
-
-
-def _error_of(error: Any) -> HeadraceError:
-    metadata = dict(error.trailing_metadata() or ())
-    kind = _ERRORS.get(error.code(), ServingError)
-    hint = metadata.get(HINT_KEY, "")
-    if error.code() == grpc.StatusCode.UNAVAILABLE and CODE_KEY not in metadata:
-        hint = "is the server running? `headrace serve` starts it"
-    return kind(error.details() or error.code().name, hint=hint, status=error.code().name)

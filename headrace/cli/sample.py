@@ -1,14 +1,17 @@
 """A sample of a file or folder of events, typed as Arrow reads them: what `headrace init` looks at.
 
-Lines that do not parse are passed over here (the pipeline keeps them in quarantine).
+Lines that do not parse, and values of another type than nine of ten in their column, are passed over here (the pipeline
+keeps them in quarantine).
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.errors import SourceError, SourceVanished
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 ROWS = 50_000
 BYTES = 32 * 2**20
+MOST = 0.9
+NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 
 
@@ -73,7 +78,23 @@ def _csv(file: Path) -> pa.Table:
     convert = csv.ConvertOptions(strings_can_be_null=True)
     read = csv.ReadOptions(block_size=BYTES)
     with csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
-        return pa.Table.from_batches([reader.read_next_batch()]).slice(0, ROWS)
+        table = pa.Table.from_batches([reader.read_next_batch()]).slice(0, ROWS)
+    return pa.table({name: _numbers(table.column(name).combine_chunks()) for name in table.column_names})
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """Text as numbers, if most of it is: one odd field makes Arrow take a column of numbers for text."""
+    if not pa.types.is_string(column.type):
+        return column
+    fits = pc.fill_null(pc.match_substring_regex(column, NUMBER), False)
+    count = pc.sum(fits).as_py() or 0
+    if not count or count < MOST * (len(column) - column.null_count):
+        return column
+    kept = pc.utf8_trim_whitespace(pc.if_else(fits, column, None))
+    try:
+        return kept.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return kept.cast(pa.float64())
 
 
 def _json(file: Path) -> pa.Table:
@@ -91,8 +112,28 @@ def _json(file: Path) -> pa.Table:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Of one type; as text where the values have several."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else json.dumps(value) for value in values])
+    """Of the type that most values have, the others missing; as text where no type has most."""
+    kinds = Counter(_kind(value) for value in values if value is not None)
+    if not kinds:
+        return pa.nulls(len(values))
+    kind, count = kinds.most_common(1)[0]
+    if count >= MOST * kinds.total():
+        kept = [value if _kind(value) == kind else None for value in values]
+        if kind == "object":
+            return _objects(kept)
+        try:
+            return pa.array(kept)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            values = kept
+    return pa.array([None if value is None else json.dumps(value) for value in values])
+
+
+def _objects(values: list[Any]) -> pa.Array:
+    names = list(dict.fromkeys(name for value in values if value is not None for name in value))
+    fields = [_column([None if value is None else value.get(name) for value in values]) for name in names]
+    return pa.StructArray.from_arrays(fields, names, mask=pa.array([value is None for value in values]))
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "boolean", int: "number", float: "number", str: "text", dict: "object", list: "list"}
+    return kinds.get(type(value), "")

@@ -128,7 +128,7 @@ def _text(state: dict[str, Any]) -> str:
         records = "1 shard record" if state["untrained"] == 1 else f"{state['untrained']:,} shard records"
         lines.append(("waiting", f"{records} not trained yet: `headrace train`"))
     if state["freshness_s"] is not None:
-        lines.append(("freshness", f"{terminal.duration(state['freshness_s'])} since the newest event learned"))
+        lines.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
     for process in state["processes"]:
         word = "running" if process["living"] else "gone"
         who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"

@@ -78,18 +78,6 @@ def _is_number(cell: str) -> bool:
     return text.isdigit() or text in ("", "-")
 
 
-def duration(seconds: float) -> str:
-    """For people.
-
-    >>> duration(4.24), duration(42), duration(700), duration(400_000_000)
-    ('4.2 s', '42 s', '12 minutes', '4,630 days')
-    """
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
 def examples(*commands: str) -> str:
     """The epilog of a command's help: its examples, one a line, not rewrapped."""
     return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])

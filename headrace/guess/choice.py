@@ -46,8 +46,16 @@ class Choice:
 def choose(columns: Mapping[str, Column], roles: Roles) -> list[Choice]:
     """Every column without a role, in order, then the hour and the weekday of the impression."""
     taken = {c.name for c in (roles.id, roles.time, roles.feedback_time, roles.label, roles.kind) if c is not None}
-    found = [_choose(column, roles) for column in columns.values() if column.name not in taken]
-    names = {choice.name for choice in found}
+    found: list[Choice] = []
+    names: set[str] = set()
+    for column in columns.values():
+        if column.name in taken:
+            continue
+        choice = _choose(column, roles)
+        if choice.line and choice.name in names:
+            choice = Choice(column.name, left_out=f"'{choice.name}' is another column")
+        found.append(choice)
+        names.add(choice.name)
     zone = ', time_zone = "UTC"'
     parts = [
         Choice(part, f'{{ kind = "time", part = "{part}"{zone} }}', "set your users' zone")
@@ -65,7 +73,7 @@ def _choose(column: Column, roles: Roles) -> Choice:
     name, place = column.name, ""
     if not NAME.fullmatch(name) or name in SHARD_COLUMNS:
         name = _legal(name)
-        place = f", column = {quoted(column.name)}"
+        place = f", {'path' if column.nested else 'column'} = {quoted(column.name)}"
     return Choice(name, f'{{ kind = "{kind}"{place}{rest} }}', comment)
 
 
@@ -73,7 +81,7 @@ def _left_out(column: Column, roles: Roles) -> str:
     if column.what == "empty" or column.distinct < 2:
         return "the same in every event"
     if column.what == "nested":
-        return 'nested: reach into it with path = "a.b"'
+        return 'objects whose fields cannot be named by path = "a.b"'
     if column.what == "time":
         return "another time"
     if TIME_NAME.search(column.name) and column.what == "text":
@@ -97,7 +105,7 @@ def _kind(column: Column) -> tuple[str, str, str]:
     if column.what == "text":
         return ("category", "", values) if column.distinct <= FEW else ("id", "", values)
     if column.what == "integer" and not NUMBER_NAME.search(column.name):
-        if ID_NAME.search(column.name) or column.distinct > MANY:
+        if ID_NAME.search(column.name.replace(".", "_")) or column.distinct > MANY:
             return "id", "", values
         if column.distinct <= FEW // 2:
             return "category", "", values

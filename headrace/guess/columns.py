@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,13 +27,17 @@ PER_S: Final[dict[TimeUnit, int]] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10*
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the sample. Integers that came as floats, because some are missing, count as integers."""
+    """One column of the sample, or a field inside one, whose name is its path: `user.age`.
+
+    Integers that came as floats, because some are missing, count as integers.
+    """
 
     name: str
     values: pa.Array
     what: What
     time_unit: TimeUnit | None = None
     naive: bool = False
+    nested: bool = False
 
     @cached_property
     def distinct(self) -> int:
@@ -69,8 +73,23 @@ class Column:
 
 
 def look_at(sample: pa.Table) -> dict[str, Column]:
-    """Every column, in order."""
-    return {name: _look(name, plain(sample.column(name))) for name in sample.column_names}
+    """Every column, in order; of objects their fields, if their path can be written as `a.b`."""
+    found: dict[str, Column] = {}
+    for name in sample.column_names:
+        for column in _inside(_look(name, plain(sample.column(name)))):
+            found.setdefault(column.name, column)
+    return found
+
+
+def _inside(column: Column) -> list[Column]:
+    """The column, or the columns inside an object."""
+    kind = column.values.type
+    names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    dotted = any("." in name for name in names) or ("." in column.name and not column.nested)
+    if not names or dotted:
+        return [column]
+    fields = [_look(f"{column.name}.{name}", plain(pc.struct_field(column.values, name))) for name in names]
+    return [inner for field in fields for inner in _inside(replace(field, nested=True))]
 
 
 def _look(name: str, values: pa.Array) -> Column:
@@ -111,8 +130,8 @@ def _look_at_numbers(name: str, values: pa.Array) -> Column:
 
 
 def _epoch_unit(numbers: npt.NDArray[np.float64]) -> TimeUnit | None:
-    """The unit in which all numbers are times of this century."""
-    low, high = numbers.min(), numbers.max()
+    """The unit in which nine of ten numbers are times of this century."""
+    low, high = np.quantile(numbers, [0.05, 0.95], method="nearest")
     return next((unit for unit, n in PER_S.items() if low >= EARLIEST_S * n and high < LATEST_S * n), None)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.errors import SettingsError
-from headrace.guess.columns import Column, values_of
+from headrace.guess.columns import TIME_NAME, Column, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,10 @@ ID_NAME: Final = re.compile(r"(^|_)(id|uuid|guid)$", re.IGNORECASE)
 LABEL_NAMES: Final = ("label", "target", "y", "clicked", "click", "is_click", "converted", "outcome", "is_late")
 TIME_NAMES: Final = ("event_time", "impression_time", "shown_at", "request_time", "timestamp", "time", "ts")
 LABEL_TIME: Final = re.compile(r"label|outcome|feedback|click|convert|result|end|finish|arriv", re.IGNORECASE)
+
+FULL: Final = 0.95
+"""A column that so many events have is always there: a few broken lines say nothing about the others."""
+YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "t", "f", "positive", "negative", "ok"})
 
 NICE_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
 
@@ -49,7 +54,9 @@ def find_roles(columns: Mapping[str, Column]) -> Roles:
     """SettingsError if there is no id, no time, or nothing that could be a label."""
     times = [column for column in columns.values() if column.what == "time"]
     if not times:
-        raise _nothing("time", 'integers in a column such as "timestamp", ISO 8601 text or timestamps')
+        raise _nothing(
+            "time", 'integers in a column such as "timestamp", ISO 8601 text or timestamps', _like(columns, TIME_NAME)
+        )
     kinds = _type_column(columns)
     if kinds is not None:
         kind, shown, done = kinds
@@ -103,12 +110,7 @@ def _type_column(columns: Mapping[str, Column]) -> tuple[Column, str, str] | Non
 
 
 def _label(columns: Mapping[str, Column]) -> Column:
-    def binary(column: Column) -> bool:
-        if column.what not in ("integer", "boolean", "number") or column.distinct > 2:
-            return False
-        return set(np.unique(column.numbers[column.present])) <= {0.0, 1.0} and column.distinct == 2
-
-    found = [column for column in columns.values() if binary(column)]
+    found = [label for column in columns.values() if (label := _binary(column)) is not None]
     named = [column for column in found if column.name.lower() in LABEL_NAMES]
     if named:
         return min(named, key=lambda column: _rank(column.name, LABEL_NAMES))
@@ -116,23 +118,60 @@ def _label(columns: Mapping[str, Column]) -> Column:
         return found[0]
     if found:
         raise _nothing("label", f"several columns hold 0 and 1 ({', '.join(c.name for c in found)}): call one 'label'")
-    raise _nothing("label", "a 0/1 column for explicit labels, or a column of types such as impression and click")
+    wanted = "a 0/1 or true/false column for explicit labels, or a column of types such as impression and click"
+    raise _nothing("label", wanted, _nearly_label(columns))
+
+
+def _binary(column: Column) -> Column | None:
+    """The column without what is neither 0 nor 1, if both are there and that is little."""
+    if column.what not in ("integer", "boolean", "number"):
+        return None
+    fits = np.isin(column.numbers, (0.0, 1.0))
+    if fits.sum() < FULL * column.present.sum() or len(np.unique(column.numbers[fits])) < 2:
+        return None
+    return column if fits.all() else replace(column, values=pc.if_else(pa.array(fits), column.values, None))
+
+
+def _nearly_label(columns: Mapping[str, Column]) -> str:
+    """What could be the label if it were written otherwise."""
+    for column in columns.values():
+        values = [str(value) for value in values_of(column)] if column.what == "text" and column.distinct <= 3 else []
+        if len({value.lower() for value in values} & YES_NO) >= 2:
+            said = ", ".join(f"'{value}'" for value in values)
+            return f"'{column.name}' says {said}: write 1 and 0, or true and false"
+    return _like(columns, re.compile("|".join(rf"^{name}$" for name in LABEL_NAMES), re.IGNORECASE))
+
+
+def _like(columns: Mapping[str, Column], name: re.Pattern[str]) -> str:
+    """The column that is called so, and what stands in it."""
+    for column in columns.values():
+        values = column.values.drop_null()
+        if name.search(column.name) and len(values):
+            return f"'{column.name}' is called so, but holds {', '.join(repr(v) for v in values[:2].to_pylist())[:80]}"
+    return ""
 
 
 def _id(columns: Mapping[str, Column], times: list[Column]) -> Column:
     """By name, then the first column whose values are all different."""
     taken = {column.name for column in times}
-    able = [c for c in columns.values() if c.what in ("integer", "text") and c.name not in taken and c.present.all()]
+    others = [c for c in columns.values() if c.what in ("integer", "text") and c.name not in taken]
+    able = [c for c in others if c.present.mean() >= FULL]
     named = [c for c in able if ID_NAME.search(c.name) and c.distinct > len(c.values) // 3]
-    unique = [c for c in able if c.distinct == len(c.values)]
+    unique = [c for c in able if c.distinct >= FULL * len(c.values)]
     if not named and not unique:
-        raise _nothing("id", "a column that differs between impressions and is the same in their feedback")
+        near = [c for c in others if ID_NAME.search(c.name)]
+        why = [
+            f"'{c.name}' has {c.distinct:,} values in {len(c.values):,} events, {c.present.mean():.0%} filled"
+            for c in near
+        ]
+        wanted = "a column that differs between impressions and is the same in their feedback"
+        raise _nothing("id", wanted, "; ".join(why[:2]))
     return min([*named, *unique], key=lambda column: (_rank(column.name, ID_NAMES), -column.distinct))
 
 
 def _event_time(times: list[Column]) -> Column:
     """By name; else the one that is always there and earliest."""
-    full = [column for column in times if column.present.all()] or times
+    full = [column for column in times if column.present.mean() >= FULL] or times
     named = [column for column in full if column.name.lower() in TIME_NAMES]
     if named:
         return min(named, key=lambda column: _rank(column.name, TIME_NAMES))
@@ -166,9 +205,9 @@ def _rank(name: str, names: tuple[str, ...]) -> int:
     return names.index(name.lower()) if name.lower() in names else len(names)
 
 
-def _nothing(role: str, wanted: str) -> SettingsError:
+def _nothing(role: str, wanted: str, near: str = "") -> SettingsError:
     return SettingsError(
-        f"the events have no column that could be the {role}",
+        f"the events have no column that could be the {role}" + (f"; {near}" if near else ""),
         hint=f"wanted: {wanted}; `headrace init` without --from writes a file to fill in",
         role=role,
     )

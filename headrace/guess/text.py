@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from headrace.clock import duration
 from headrace.errors import SettingsError
 from headrace.guess.choice import Choice, choose, quoted
 from headrace.guess.columns import Column, look_at
@@ -42,6 +43,11 @@ mode = "implicit"                       # no feedback within wait_s = negative
 wait_s = 30
 attribution_s = 1800                    # later feedback corrects the label, up to here
 
+# [serve]                               # uncomment to change the defaults
+# port = 8500
+# [train]
+# on = "pane"                           # a version per shard record; "window": per closed window
+
 [features]                              # id, category, number, bucket, time, ids, cross
 user = { kind = "id" }
 item = { kind = "id" }
@@ -49,6 +55,15 @@ price = { kind = "number", transform = "log1p" }
 hour = { kind = "time", part = "hour", time_zone = "UTC" }
 user_x_item = { kind = "cross", of = ["user", "item"] }
 """
+
+
+_OTHERS: Final = [
+    "# [serve]                               # uncomment to change the defaults",
+    "# port = 8500",
+    "# [train]",
+    '# on = "pane"                           # a version per shard record; "window": per closed window',
+    "",
+]
 
 
 @dataclass(frozen=True)
@@ -64,9 +79,9 @@ def guess(sample: pa.Table, source: str) -> Guess:
     if not sample.num_rows:
         raise SettingsError(f"{source} has no events to look at", hint="`headrace init` without --from", source=source)
     columns = look_at(sample)
-    roles = find_roles(columns)
+    roles = find_roles({name: column for name, column in columns.items() if not column.nested})
     choices = choose(columns, roles)
-    head = [*_loop(source, roles), *_streams(source, roles), *_label(roles)]
+    head = [*_loop(source, roles), *_streams(source, roles), *_label(roles), *_OTHERS]
     text = "\n".join([*head, *_features(choices, LINES - len(head))]) + "\n"
     return Guess(text, tuple(_notes(choices, roles)))
 
@@ -76,6 +91,7 @@ def _loop(source: str, roles: Roles) -> list[str]:
         f"# Guessed from {PurePath(source).name}: read every line.   headrace config check",
         "[loop]",
         f'name = "{_name(source)}"',
+        _said('root = "./loop"', "shards, versions and parameters go here"),
         _said(f"prior = {_prior(roles):g}", "what is answered before anything is learned"),
         "",
     ]
@@ -106,7 +122,7 @@ def _stream(name: str, source: str, roles: Roles, time: Column, value: str) -> l
 def _label(roles: Roles) -> list[str]:
     delays = delays_s(roles)
     longest = nice_s(1.5 * float(delays.max())) if len(delays) else 1_800
-    seen = f"the slowest took {delays.max():,.0f} s here" if len(delays) else "no feedback in the sample"
+    seen = f"the slowest took {duration(float(delays.max()))} here" if len(delays) else "no feedback in the sample"
     if roles.explicit:
         return ["[label]", 'mode = "explicit"', _said(f"attribution_s = {longest}", seen), ""]
     wait = min(nice_s(float(np.quantile(delays, 0.95))), longest) if len(delays) else 30

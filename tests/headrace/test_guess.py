@@ -82,9 +82,8 @@ def test_outcomes_become_explicit_settings() -> None:
 def test_outcomes_are_left_out_and_said() -> None:
     guessed = guess.guess(outcomes(), "orders.parquet")
     assert "# left out, tells the label almost alone: an outcome?: refund, complaint, delivery_days" in guessed.text
-    assert "# left out, the same in every event: currency" in guessed.text
+    assert "# left out, the same in every event: currency, address.city" in guessed.text
     assert "# left out, differs in every event: session" in guessed.text
-    assert '# left out, nested: reach into it with path = "a.b": address' in guessed.text
     assert [note.split()[0] for note in guessed.notes] == ["refund", "complaint", "delivery_days"]
 
 
@@ -143,8 +142,57 @@ def test_no_events_no_guess() -> None:
         guess.guess(pa.table({"a": pa.array([], pa.int64())}), "e.csv")
 
 
-def test_the_template_is_a_feed_in_thirty_lines() -> None:
+def test_fields_of_objects_are_features_by_their_path() -> None:
+    events = feed()
+    n = events.num_rows
+    events = events.append_column("who", pa.array([{"age": i % 60, "home": {"zip": f"z{i % 9}"}} for i in range(n)]))
+    events = events.append_column("a.b", pa.array([{"c": i % 7} for i in range(n)]))
+    schema = config.parse(guess.guess(events, "feed.jsonl").text).schema()
+    assert (schema["who_age"].path, schema["who_age"].kind) == (("who", "age"), "number")
+    assert (schema["who_home_zip"].path, schema["who_home_zip"].kind) == (("who", "home", "zip"), "category")
+    assert "a_b_c" not in {feature.name for feature in schema.features}  # `a.b.c` would mean something else
+
+
+def test_a_few_odd_labels_times_and_ids_do_not_hide_a_column() -> None:
+    n = 200
+    events = pa.table(
+        {
+            "id": [None, *range(1, n)],
+            "ts": [7, *range(1_700_000_001, 1_700_000_000 + n)],
+            "label": [3, *[0, 1] * (n // 2 - 1), 1],
+            "x": ["a", "b"] * (n // 2),
+        }
+    )
+    settings = config.parse(guess.guess(events, "e.csv").text)
+    assert (settings.impression.id, settings.impression.time_unit, settings.feedback.label) == ("id", "s", "label")
+    assert settings.loop.prior == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("column", "near"),
+    [
+        ({"returned": ["yes", "no"]}, "'returned' says 'no', 'yes': write 1 and 0, or true and false"),
+        ({"label": ["good", "bad"]}, "'label' is called so, but holds 'good', 'bad'"),
+    ],
+)
+def test_what_could_almost_be_the_label_is_named(column: dict[str, list[str]], near: str) -> None:
+    events = pa.table(
+        {"id": range(20), "ts": range(1_700_000_000, 1_700_000_020), **{k: v * 10 for k, v in column.items()}}
+    )
+    with pytest.raises(SettingsError) as error:
+        guess.guess(events, "e.csv")
+    assert near in error.value.message.replace("'yes', 'no'", "'no', 'yes'")
+
+
+def test_the_other_sections_stand_there_with_their_defaults() -> None:
+    for text in (guess.TEMPLATE, guess.guess(feed(), "feed.jsonl").text):
+        assert 'root = "./loop"' in text
+        open_ = text.replace("# [", "[").replace("# port", "port").replace("# on", "on")
+        assert config.parse(open_) == config.parse(text)
+
+
+def test_the_template_is_a_feed_on_one_page() -> None:
     settings = config.parse(guess.TEMPLATE)
     assert settings.label.mode == "implicit"
     assert len(settings.schema().features) == 5
-    assert len(guess.TEMPLATE.splitlines()) <= 30
+    assert len(guess.TEMPLATE.splitlines()) <= 40

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from headrace.cli import terminal
+from headrace.clock import duration
 
 ESTIMATE_AFTER_S = 60.0
 LINE_EVERY_S = 30.0
@@ -62,4 +63,4 @@ class _Lines:
         if spent < ESTIMATE_AFTER_S or now <= self._first:
             return ""
         left = spent / (now - self._first) * (self._total - now)
-        return f", about {terminal.duration(left)} to go"
+        return f", about {duration(left)} to go"

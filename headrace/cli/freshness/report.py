@@ -10,7 +10,7 @@ import numpy as np
 
 from headrace.cli import terminal
 from headrace.cli.freshness.measure import Measure, measure
-from headrace.clock import SECOND_US, iso
+from headrace.clock import SECOND_US, duration, iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def as_text(result: Result, *, reference: bool) -> str:
             row += (f"{known[0]:.3f}", f"{known[1]:.4f}") if known else ("-", "-")
         rows.append(row)
     spent = ", ".join(
-        f"{stage} {terminal.duration(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5
+        f"{stage} {duration(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5
     )
     return f"{terminal.table(rows, head)}\n\ntime: {spent}"
 
@@ -76,7 +76,7 @@ def words(result: Result, *, example: bool) -> str:
         return ""
     stale, fresh = ranked[0], ranked[-1]
     gain = stale[1].log_loss - fresh[1].log_loss
-    spent = terminal.duration((int(result.times_us[-1]) - result.cut_us) / SECOND_US)
+    spent = duration((int(result.times_us[-1]) - result.cut_us) / SECOND_US)
     share = f"{abs(gain) / stale[1].log_loss:.1%}"
     verb = "lower" if gain > 0 else "higher"
     lines = [
