@@ -45,7 +45,7 @@ slow: install-dev  ## the reduced kill and damage loops
 	$(BIN)/pytest -m slow $(TESTS)
 
 soak: install-dev  ## the full counts; writes benchmarks/results
-	HEADRACE_SOAK=1 $(BIN)/pytest -m slow $(TESTS)
+	$(BIN)/python benchmarks/soak.py
 
 bench: install-dev  ## every benchmark; writes benchmarks/results
 	$(BIN)/python benchmarks/run.py

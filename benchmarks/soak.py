@@ -1,0 +1,59 @@
+"""The full counts of the kill and damage loops; `make soak`. Writes benchmarks/results/soak.json.
+
+pipeline  200 kills at every failpoint of its commit order and at random: rows equal one batch, sums hold
+trainer   100 kills: final parameters bit-equal to a trainer that never died, versions gapless
+damage    1,000 flips and cuts of committed files: all noticed
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from run import RESULTS, machine
+
+LOOP = Path(__file__).parents[1] / "tests" / "loop"
+
+
+def drive(name: str, *arguments: str) -> dict[str, Any]:
+    """The last line of a driver's output."""
+    done = subprocess.run([sys.executable, str(LOOP / f"{name}.py"), *arguments], stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps({name: result}), flush=True)
+    return result
+
+
+def main() -> int:
+    start = machine()
+    pipeline = drive("kill_pipeline", "--kills", "200", "--seed", "7")
+    trainer = drive("kill_trainer", "--kills", "100", "--seed", "7")
+    damage = drive("damage", "--damages", "1000", "--seed", "7")
+    figures = [
+        _figure("pipeline kills, rows equal one batch, sums hold", pipeline["kills"], "kills", ">= 200, equal",
+                pipeline["equal"] and pipeline["sums"] and pipeline["kills"] >= 200),
+        _figure("trainer kills, bit-equal, gapless, each shard once", trainer["kills"], "kills", ">= 50, equal",
+                trainer["equal"] and trainer["gapless"] and trainer["once"]),
+        _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
+    ]  # fmt: skip
+    kept = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": start,
+        "command": "make soak",
+        "figures": figures,
+        "places": {"pipeline": pipeline["places"], "trainer": trainer["places"], "damage": damage["folders"]},
+    }
+    (RESULTS / "soak.json").write_text(json.dumps(kept, indent=1) + "\n")
+    return 0 if all(figure["holds"] for figure in figures) else 1
+
+
+def _figure(name: str, value: int, unit: str, bar: str, holds: bool) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "bar": bar, "holds": bool(holds)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
