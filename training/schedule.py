@@ -24,9 +24,9 @@ MOST_ROWS = 1 << 20
 WARMUP_ROWS = 1 << 16
 
 
-def candidate(waiting: Sequence[ShardRecord], *, on: str, window_us: int) -> list[ShardRecord]:
+def candidate(waiting: Sequence[ShardRecord], *, on: str) -> list[ShardRecord]:
     """The records to train next, oldest first; empty while nothing is due. waiting: in order of the log."""
-    ready = list(waiting) if on == "pane" else _closed(waiting, window_us)
+    ready = list(waiting) if on == "pane" else _closed(waiting)
     taken: list[ShardRecord] = []
     rows = 0
     for record in ready:
@@ -37,10 +37,11 @@ def candidate(waiting: Sequence[ShardRecord], *, on: str, window_us: int) -> lis
     return taken if rows else []
 
 
-def _closed(waiting: Sequence[ShardRecord], window_us: int) -> list[ShardRecord]:
+def _closed(waiting: Sequence[ShardRecord]) -> list[ShardRecord]:
     """The records before the first one with an open window."""
     taken = []
     for record in waiting:
+        window_us = record.policy.window_us
         ends = [int(window["start"]) + window_us for shard in record.shards for window in shard.windows]
         if max(ends, default=0) > waiting[-1].closed_us:
             break

@@ -28,7 +28,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock, metrics, status
-from headrace.clock import SECOND_US
 from headrace.delta import write_delta
 from headrace.errors import Busy, LostRace
 from headrace.failpoints import hit
@@ -139,8 +138,7 @@ class Trainer:
 
     def _due(self) -> list[ShardRecord]:
         """The records of the next candidate."""
-        window_us = int(self._settings.pipeline.window_s * SECOND_US)
-        records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on, window_us=window_us)
+        records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on)
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
     def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:

@@ -33,7 +33,7 @@ def record(seq: int, rows: int = 0, *, window: int = 0, closed_us: int = 0) -> S
 
 
 def chosen(*records: ShardRecord, on: str = "pane") -> list[int]:
-    return [taken.seq for taken in schedule.candidate(records, on=on, window_us=MINUTE_US)]
+    return [taken.seq for taken in schedule.candidate(records, on=on)]
 
 
 def test_panes_are_taken_together_up_to_a_cap() -> None:
