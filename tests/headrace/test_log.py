@@ -287,3 +287,20 @@ def test_garbage_is_committed_and_unnamed(files, head_seq, named):
 def test_names_without_a_number_are_never_garbage():
     assert garbage(["loop.json", "status/000.json", "a/0000000000-x"], 10**9, set()) == []
     assert garbage(["d/.tmp-000000000004.json-0a1b2c3d-7"], 4, set()) == ["d/.tmp-000000000004.json-0a1b2c3d-7"]
+
+
+def test_a_follower_whose_sync_fails_reads_the_same_again(monkeypatch):
+    store = MemoryStore(f"log-{next(_numbers)}")
+    log, parent = Log(store, "shards/log"), None
+    for number in range(3):
+        parent = log.append("shard", {"number": number}, parent)
+    follower, sync = Follower(log), store.sync
+
+    def busy(path):
+        monkeypatch.setattr(store, "sync", sync)
+        raise StoreError(f"503 for {path}")
+
+    monkeypatch.setattr(store, "sync", busy)
+    with pytest.raises(StoreError):
+        follower.poll()
+    assert [entry.body["number"] for entry in follower.poll()] == [0, 1, 2]
