@@ -111,7 +111,7 @@ def _incarnation(root: Path, place: str, rng: random.Random) -> bool:
 
 
 def _child(root: Path, settings: Settings, place: str, hit: int) -> None:
-    """Trains what waits; at the end leaves the hash of all parameters in `bits`."""
+    """Trains what waits; at the end leaves the hash of all parameters, learned and published, in `bits`."""
     try:
         if place not in ("", "random"):
             os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
@@ -120,6 +120,7 @@ def _child(root: Path, settings: Settings, place: str, hit: int) -> None:
             pass
         arrays = running._state.arrays()
         bits = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in sorted(arrays.items())))
+        bits.update(json.dumps(running.record.digest, sort_keys=True).encode())
         (root / "bits").write_text(bits.hexdigest())
     except BaseException as error:  # noqa: BLE001  (a fork must never return into the parent's code)
         print(repr(error), file=sys.stderr, flush=True)
