@@ -2,7 +2,8 @@
 
 Shard record: an entry of kind `shard` in `shards/log`. Body:
 
-    ranges              [{stream, partition, identity, from, to, watermark_us, idle_since_us}]: every known partition,
+    ranges              [{stream, partition, identity, from, to, watermark_us, idle_since_us, aside: null or {path,
+                        sha256, bytes}: more that the source must remember, in a file]: every known partition,
                         also one that was not read (from = to). A partition keeps its place in this list for ever:
                         its number in pending runs is that place, and new ones, sorted among themselves, come after
                         those of the record before. Positions and identities are JSON values that the source defines;
@@ -136,6 +137,7 @@ class Range:
     end: Any
     watermark_us: int = 0
     idle_since_us: int | None = None
+    aside: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:

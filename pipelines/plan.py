@@ -6,13 +6,14 @@ A tick is due when a partition has new events, when pending rows fall due becaus
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.clock import SECOND_US
 from headrace.errors import SettingsError
 from headrace.shard import Range, ShardRecord
 from headrace.window import closed_us, idle_since
+from pipelines.aside import read_aside
 from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
 from pipelines.runs import RunMeta
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "as_recorded", "falls_due", "orders_of", "plan_tick"]
 
 SPANS_PER_ORDER = 8
-KEYS = {  # what stays while anything is pending: field of Policy -> its key in the settings
+KEYS = {  # what stays while anything is pending: name in Policy -> key in the settings
     "mode": "label.mode",
     "wait_us": "label.wait_s",
     "attribution_us": "label.attribution_s",
@@ -42,6 +43,7 @@ class Plan:
     """Ranges to read (with the clocks from before), about `size` bytes; `due`: there is something to do.
 
     `complete`: the ranges reach every end, so that what the caller declares about the streams holds after this tick.
+    `asides`: by key of a range, what its source wants kept from this record on.
     """
 
     parent: Entry | None
@@ -53,6 +55,7 @@ class Plan:
     complete_until_us: int
     drain: bool
     due: bool
+    asides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seq(self) -> int:
@@ -84,12 +87,15 @@ def plan_tick(
     if previous is not None:
         _check_settings(setup, previous)
     ranges: list[Range] = []
+    asides: dict[str, Any] = {}
     size, complete = 0, True
     for before in _partitions(setup, previous):
         planned, reach = _range(setup, before, max(1, max_bytes - size), idle, now_us=now_us, drain=drain)
         ranges.append(planned)
         size += reach.size if reach else 0
         complete = complete and reach is not None and reach.caught_up
+        if reach is not None and reach.aside is not None:
+            asides[planned.key] = reach.aside
     place = {one.key: number for number, one in enumerate(previous.ranges)} if previous else {}
     plan = Plan(
         parent=parent,
@@ -101,6 +107,7 @@ def plan_tick(
         complete_until_us=complete_until_us if complete else 0,
         drain=drain and complete,
         due=size > 0,
+        asides=asides,
     )
     return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
 
@@ -119,7 +126,8 @@ def _range(
     setup: Setup, before: Range, max_bytes: int, idle: Mapping[str, int | None], *, now_us: int, drain: bool
 ) -> tuple[Range, Reach | None]:
     source = setup.sources[before.stream]
-    reach = source.reach(before.partition, before.end, before.identity, max_bytes=max_bytes, drain=drain)
+    aside = read_aside(setup.store_url, before.aside)
+    reach = source.reach(before.partition, before.end, before.identity, max_bytes=max_bytes, drain=drain, aside=aside)
     if reach is None:
         return replace(before, start=before.end, idle_since_us=None), None
     since = idle_since(idle.get(before.key), caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us)
@@ -153,10 +161,10 @@ def _check_streams(setup: Setup, previous: ShardRecord) -> None:
 
 def _check_policy(old: Policy, new: Policy, *, pending: bool) -> None:
     """Label times stay while rows are pending, else rows would come twice or never; a window stays while it is open."""
-    for field, key in KEYS.items():
-        was, now = getattr(old, field), getattr(new, field)
-        if was != now and (pending or field == "window_us"):
-            was, now = (f"{value / SECOND_US:g}" if field.endswith("_us") else value for value in (was, now))
+    for name, key in KEYS.items():
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now and (pending or name == "window_us"):
+            was, now = (f"{value / SECOND_US:g}" if name.endswith("_us") else value for value in (was, now))
             raise SettingsError(
                 f"{key} is {now}, but rows are pending that were read with {key} = {was}",
                 hint=f"set {key} = {was} and run `headrace pipeline run --drain`, which writes all that is pending;"

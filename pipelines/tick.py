@@ -4,7 +4,8 @@
 2. Workers read, parse and join                                pipeline.read            nothing was written
 3. Each part writes its shard file                             pipeline.shards_written  files that no record names
 4. Each part writes its runs and quarantine, then its result   pipeline.state_written   the same
-5. Results are gathered, invalid events weighed, sums checked  pipeline.before_commit   the same
+5. Results are gathered, invalid events weighed, sums checked,
+   what sources want kept aside is written                     pipeline.before_commit   the same
 6. The record is appended (`headrace.log`); the log is the lock
 7. The record is durable                                       pipeline.committed       it is the head from now on
 8. Result files are deleted; a process that dies before leaves garbage of a committed number
@@ -25,6 +26,7 @@ from headrace import failpoints
 from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
 from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
 from headrace.window import closed_us
+from pipelines.aside import write_aside
 from pipelines.events import REASONS
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
@@ -63,6 +65,7 @@ def make(
     _weigh(plan, reports, weighing)
     _features_seen(setup, plan, reports)
     record = _record(setup, plan, results, reports)
+    record = replace(record, ranges=tuple(_with_aside(store, plan, tick, *one) for one in enumerate(record.ranges)))
     record.check(plan.previous, {name: stream.role for name, stream in setup.streams.items()})
     return record, paths
 
@@ -73,6 +76,12 @@ def commit(log: Log, plan: Plan, record: ShardRecord, committed_at_us: int) -> E
     entry = log.append(KIND, replace(record, committed_at_us=committed_at_us).to_body(), plan.parent)
     failpoints.hit("pipeline.committed")
     return entry
+
+
+def _with_aside(store: Store, plan: Plan, tick: Tick, number: int, one: Range) -> Range:
+    if one.key not in plan.asides:
+        return one
+    return replace(one, aside=write_aside(store, tick.path("state", f"aside-{number}", "json"), plan.asides[one.key]))
 
 
 def _agreed(results: Sequence[PartResult], reads: Sequence[ReadOrder]) -> list[Report]:

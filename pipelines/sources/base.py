@@ -1,7 +1,8 @@
 """What a source is: partitions with positions, read in bounded, repeatable pieces.
 
 A position is a JSON value that only its source understands; the core compares positions for equality. An identity is a
-JSON value that says what a position lies in (file name, size, hash), so that a replaced source is noticed.
+JSON value that says what a position lies in (file name, size, hash), so that a replaced source is noticed. What it must
+remember of all its past is an `aside`: a JSON value in a file that records share, so that no record grows with it.
 
     partitions   may list; must not read events
     reach        how far a tick may read from a committed position. Checks the identity first and raises SourceVanished,
@@ -29,12 +30,16 @@ SPAN_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Reach:
-    """How far to read: `[committed, position)` holds about `size` bytes; `caught_up`: nothing lies behind it."""
+    """How far to read: `[committed, position)` holds about `size` bytes; `caught_up`: nothing lies behind it.
+
+    `aside`: to be given to `reach` from the next record on; None = what was given before.
+    """
 
     position: Any
     identity: Any
     size: int
     caught_up: bool
+    aside: Any = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Source(Protocol):
 
     def partitions(self) -> Sequence[str]: ...
     def first(self, partition: str) -> Any: ...
-    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach | None: ...
+    def reach(
+        self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool, aside: Any = None
+    ) -> Reach | None: ...
     def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]: ...
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block: ...

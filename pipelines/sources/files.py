@@ -6,8 +6,13 @@ folder. Names or folders that start with `.` or `_` are ignored.
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
     Parquet    exists once its footer verifies; the offset is a row
     identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a Parquet
-               file: the first 4096), "behind": {name: size}}: the files behind the cursor that still exist. A new,
-               grown or shrunk one stops the partition; a deleted one is fine
+               file: the first 4096), "passed": {name: size} of the files that this range left behind, "recent": of
+               files left behind since the aside, "gone": [names in the aside that were deleted since]}
+    aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
+
+Together they name the files behind the cursor that still exist. A new, grown or shrunk one stops the partition; a
+deleted one is fine. Of a local folder with more than 1000 files behind the cursor, a process asks for all their sizes
+once, then for those of 1000 on every tick, in turn; their names are seen on every tick.
 
 Rotation by renaming (app.log -> app.log.1) cannot be told from a replacement and is refused: write each file under its
 final name, rising with time (app-2026-01-31T12.jsonl).
@@ -16,11 +21,16 @@ final name, rising with time (app-2026-01-31T12.jsonl).
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from bisect import bisect_left
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.base import Block, Reach, Span
@@ -28,12 +38,15 @@ from pipelines.sources.lines import LineFiles
 from pipelines.sources.parquet import ParquetFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["FileSource", "format_of"]
 
 PARTITION = "files"
 HASH_BYTES = 4096
+RECENT = 64
+ASKED = 1000
+NOTHING: Mapping[str, int] = {}
 FORMATS = {"json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv", "parquet": "parquet", "pq": "parquet"}
 
 
@@ -43,6 +56,7 @@ class FileSource:
     def __init__(self, url: str, format: str = "") -> None:  # noqa: A002  (the word of the settings)
         self.url = url
         self.format = format
+        self._turn: int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FileSource, (self.url, self.format)
@@ -69,16 +83,18 @@ class FileSource:
     def first(self, partition: str) -> dict[str, Any]:  # noqa: ARG002  (there is one)
         return {"file": "", "offset": 0}
 
-    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach | None:
+    def reach(
+        self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool, aside: Any = None
+    ) -> Reach | None:
         """How far to read. See the module's docstring for what stops it."""
         del partition  # there is one
+        past = _Past.of(identity, aside)
         try:
-            sizes = self._sizes()
+            sizes = self._sizes(self._believed(past.behind))
+            self._check(sizes, committed, identity, past.behind)
             if not sizes:
-                self._check(sizes, committed, identity)
                 return Reach(committed, identity, 0, caught_up=True)
-            self._check(sizes, committed, identity)
-            return self._reach(sizes, committed, identity, max_bytes, drain=drain)
+            return self._reach(sizes, committed, past.kept(sizes), max_bytes, drain=drain)
         except PermissionError as error:
             raise SourceError(
                 f"{self.url} may not be read: {error}", hint="give this process the right to read it"
@@ -89,11 +105,11 @@ class FileSource:
             return None
 
     def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]:  # noqa: ARG002
-        behind = identity["behind"] if identity else {}
+        passed = identity["passed"] if identity else {}
         spans: list[Span] = []
-        for name in sorted(name for name in {*behind, end["file"]} if name and start["file"] <= name <= end["file"]):
+        for name in sorted(name for name in {*passed, end["file"]} if name):
             low = start["offset"] if name == start["file"] else 0
-            high = end["offset"] if name == end["file"] else self._files.length(self._path(name), behind[name])
+            high = end["offset"] if name == end["file"] else self._files.length(self._path(name), passed[name])
             spans += self._files.pieces(name, low, high)
         return spans
 
@@ -103,10 +119,10 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
 
-    def _reach(self, sizes: dict[str, int], committed: Any, identity: Any, max_bytes: int, *, drain: bool) -> Reach:
-        known = identity["behind"] if identity else {}
-        behind = {name: size for name, size in known.items() if name in sizes}
-        names = [name for name in sizes if name >= committed["file"]]
+    def _reach(self, sizes: dict[str, int], committed: Any, past: _Past, max_bytes: int, *, drain: bool) -> Reach:
+        names = list(sizes)
+        names = names[bisect_left(names, committed["file"]) :]
+        passed: dict[str, int] = {}
         at, total, caught_up = committed, 0, True
         for name in names:
             start = committed["offset"] if name == committed["file"] else 0
@@ -115,25 +131,23 @@ class FileSource:
                 break
             cut, size = self._files.cut(self._path(name), start, max(start, end), max_bytes - total)
             if at["file"] and at["file"] != name:
-                behind[at["file"]] = sizes[at["file"]]
+                passed[at["file"]] = sizes[at["file"]]
             at, total = {"file": name, "offset": cut}, total + size
             if cut < end or (total >= max_bytes and name != names[-1]):
                 caught_up = False
                 break
-        return Reach(at, self._identity(at, sizes, behind), total, caught_up)
-
-    def _identity(self, at: Any, sizes: dict[str, int], behind: dict[str, int]) -> dict[str, Any]:
         name = at["file"]
-        if not name:
-            return {"file": "", "size": 0, "hash": "", "behind": {}}
-        return {
+        identity = {
             "file": name,
-            "size": sizes[name],
-            "hash": self._hash(name, at["offset"], sizes[name]),
-            "behind": behind,
+            "size": sizes[name] if name else 0,
+            "hash": self._hash(name, at["offset"], sizes[name]) if name else "",
+            "passed": passed,
+            "recent": past.recent,
+            "gone": past.gone,
         }
+        return Reach(at, identity, total, caught_up, past.aside)
 
-    def _check(self, sizes: dict[str, int], committed: Any, identity: Any) -> None:
+    def _check(self, sizes: dict[str, int], committed: Any, identity: Any, behind: dict[str, int]) -> None:
         """Raise unless what was committed is still what lies there."""
         name, offset = committed["file"], committed["offset"]
         if not identity or not name:
@@ -157,7 +171,7 @@ class FileSource:
                 file=name,
                 committed=offset,
             )
-        self._check_behind(sizes, name, identity["behind"])
+        self._check_behind(sizes, name, behind)
 
     def _check_behind(self, sizes: dict[str, int], cursor: str, behind: dict[str, int]) -> None:
         for name, size in sizes.items():
@@ -180,17 +194,27 @@ class FileSource:
             file=name,
         )
 
-    def _sizes(self) -> dict[str, int]:
-        """Name -> size, in name order."""
+    def _believed(self, behind: dict[str, int]) -> dict[str, int]:
+        """The files behind the cursor whose turn to be asked for their size it is not."""
+        if self._turn is None or len(behind) <= ASKED:
+            self._turn = 0
+            return {}
+        believed, names = dict(behind), list(behind)
+        start = self._turn % len(names)
+        for name in names[start : start + ASKED]:
+            del believed[name]
+        self._turn = start + ASKED
+        return believed
+
+    def _sizes(self, believed: Mapping[str, int] = NOTHING) -> dict[str, int]:
+        """Name -> size, in name order. `believed`: sizes that need not be asked for."""
         fs, path = self._place
         if not self._folder:
             return {PurePosixPath(path).name: int(fs.size(path))}
         if not fs.isdir(path):
             raise FileNotFoundError(2, "no such folder", self.url)
-        found = {
-            str(PurePosixPath(full).relative_to(path)): int(info["size"]) for full, info in _find(fs, path).items()
-        }
-        return {name: found[name] for name in sorted(found) if not _hidden(name)}
+        found = _listed_locally(path, believed) if isinstance(fs, LocalFileSystem) else _listed(fs, path)
+        return {name: found[name] for name in sorted(found)}
 
     def _path(self, name: str) -> str:
         _, path = self._place
@@ -202,13 +226,65 @@ class FileSource:
         return hashlib.sha256(fs.cat_file(self._path(name), 0, length) if length else b"").hexdigest()
 
 
-def _find(fs: Any, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = fs.find(path, detail=True)
+@dataclass(frozen=True)
+class _Past:
+    """The files behind a cursor: what identity and aside say together, and how to say it next time."""
+
+    behind: dict[str, int]
+    recent: dict[str, int]
+    gone: list[str]
+    aside: dict[str, int] | None = None
+
+    @classmethod
+    def of(cls, identity: Any, aside: Any) -> _Past:
+        said = identity or {"recent": {}, "passed": {}, "gone": []}
+        recent = {**said["recent"], **said["passed"]}
+        behind = {**(aside or {}), **recent}
+        for name in said["gone"]:
+            behind.pop(name, None)
+        return cls(behind, recent, said["gone"])
+
+    def kept(self, sizes: Mapping[str, int]) -> _Past:
+        """Without what was deleted."""
+        recent = {name: size for name, size in self.recent.items() if name in sizes}
+        gone = sorted({*self.gone, *(self.behind.keys() - self.recent.keys() - sizes.keys())})
+        if len(recent) + len(gone) <= RECENT:
+            return _Past(self.behind, recent, gone)
+        behind = {name: size for name, size in self.behind.items() if name in sizes}
+        return _Past(behind, {}, [], behind)
+
+
+def _listed(fs: Any, path: str) -> dict[str, int]:
+    start = len(path.rstrip("/")) + 1
+    names = {full[start:]: info for full, info in fs.find(path, detail=True).items()}
+    return {name: int(info["size"]) for name, info in names.items() if not _hidden(name)}
+
+
+def _listed_locally(path: str, believed: Mapping[str, int]) -> dict[str, int]:
+    """The same in less time: a folder may hold all files of a year, and is listed on every tick."""
+    found: dict[str, int] = {}
+    folders = [(path, "")]
+    for folder, prefix in folders:
+        for name in os.listdir(folder):  # noqa: PTH208  (half the time)
+            place = prefix + name
+            size = believed.get(place)
+            if size is not None:
+                found[place] = size
+            elif name[0] not in "._":
+                full = f"{folder}/{name}"
+                try:
+                    about = os.stat(full)  # noqa: PTH116  (the same)
+                except FileNotFoundError:
+                    continue  # deleted meanwhile, or a link to nowhere
+                if not stat.S_ISDIR(about.st_mode):
+                    found[place] = about.st_size
+                elif not os.path.islink(full):  # noqa: PTH114
+                    folders.append((full, f"{place}/"))
     return found
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+    return name.startswith((".", "_")) or "/." in name or "/_" in name
 
 
 def format_of(name: str) -> str:

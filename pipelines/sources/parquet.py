@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ParquetFiles"]
 
 SPAN_ROWS = 1 << 16
+FOOTERS = 1024  # kept open to be asked again; a source may live through many more files
 
 
 class ParquetFiles:
@@ -72,6 +73,8 @@ class ParquetFiles:
                     self._footers[key] = pq.read_metadata(stream)
             except (pa.ArrowInvalid, OSError):
                 return None
+            if len(self._footers) > FOOTERS:
+                self._footers.pop(next(iter(self._footers)))
         return self._footers[key]
 
 

@@ -55,8 +55,10 @@ class ReplaySource:
     def first(self, partition: str) -> int:  # noqa: ARG002  (there is one)
         return 0
 
-    def reach(self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool) -> Reach:
-        del partition, identity  # there is one, and its file does not change
+    def reach(
+        self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool, aside: Any = None
+    ) -> Reach:
+        del partition, identity, aside  # there is one, and its file does not change
         table = self._table
         end = table.num_rows if drain else int(self._arrivals.searchsorted(self.revealed_us, side="right"))
         per_row = max(1, table.nbytes // max(1, table.num_rows))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
+from pipelines.sources import files as files_module
 from pipelines.sources import lines as lines_module
 from pipelines.sources.base import Rows
 from pipelines.sources.files import FileSource
@@ -20,11 +21,11 @@ class Reader:
 
     def __init__(self, url, kind=""):
         self.source = FileSource(str(url), kind)
-        self.at, self.identity = self.source.first("files"), None
+        self.at, self.identity, self.aside = self.source.first("files"), None, None
         self.text, self.rows = b"", []
 
     def tick(self, max_bytes=BIG, drain=False):
-        reach = self.source.reach("files", self.at, self.identity, max_bytes=max_bytes, drain=drain)
+        reach = self.source.reach("files", self.at, self.identity, max_bytes=max_bytes, drain=drain, aside=self.aside)
         source = pickle.loads(pickle.dumps(self.source))
         for span in source.spans("files", self.at, reach.position, reach.identity):
             block = source.read(span)
@@ -33,6 +34,7 @@ class Reader:
             else:
                 self.text += block.data
         self.at, self.identity = reach.position, json.loads(json.dumps(reach.identity))
+        self.aside = self.aside if reach.aside is None else json.loads(json.dumps(reach.aside))
         return reach
 
 
@@ -221,6 +223,104 @@ def test_files_behind_the_cursor(tmp_path):
         reader.tick()
 
 
+def numbered(tmp_path, numbers):
+    for number in numbers:
+        (tmp_path / f"{number:05d}.jsonl").write_bytes(b"%05d\n" % number)
+
+
+def test_what_a_source_remembers_does_not_grow_with_the_files_it_read(tmp_path):
+    numbered(tmp_path, range(500))
+    reader = Reader(tmp_path)
+    reader.tick()
+    asides, sizes = [], []
+    for number in range(500, 700):
+        numbered(tmp_path, [number])
+        reach = reader.tick()
+        asides += [] if reach.aside is None else [reach.aside]
+        sizes.append(len(json.dumps(reach.identity)))
+    assert reader.text == b"".join(b"%05d\n" % number for number in range(700))
+    assert max(sizes) < 3_000
+    assert len(asides) == 4  # the first after 500 files at once, then every 65 files
+    assert len(reader.aside) > 600
+
+
+@pytest.mark.parametrize("number", [3, 130, 158, 159], ids=["aside", "recent", "passed before", "passed last"])
+@pytest.mark.parametrize("how", ["grown", "deleted", "back", "back and grown"])
+def test_every_file_behind_the_cursor_is_remembered(tmp_path, number, how):
+    """A grown or new one stops the partition, a deleted one is fine; wherever its name is kept."""
+    numbered(tmp_path, range(100))
+    reader = Reader(tmp_path)
+    reader.tick()
+    for more in range(100, 161):
+        numbered(tmp_path, [more])
+        reader.tick()
+    assert "00003.jsonl" in reader.aside
+    path = tmp_path / f"{number:05d}.jsonl"
+    assert (path.name in reader.aside) == (number == 3)
+    if how != "grown":
+        path.unlink()
+        numbered(tmp_path, [161])
+        reader.tick()
+    if how != "deleted":
+        path.write_bytes(b"%05d\n" % number + b"more\n" * ("grown" in how))
+        with pytest.raises(SourceChanged, match="appeared" if "back" in how else "grew or shrank"):
+            reader.tick()
+
+
+def ticks(reader, number):
+    for _ in range(number):
+        reader.tick()
+
+
+def test_the_sizes_of_many_files_are_asked_for_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(files_module, "ASKED", 20)
+    numbered(tmp_path, range(100))
+    reader = Reader(tmp_path)
+    reader.tick()
+    reader.tick()
+    for number in (7, 55, 98):
+        path = tmp_path / f"{number:05d}.jsonl"
+        path.write_bytes(b"longer than before\n")
+        with pytest.raises(SourceChanged, match=f"{path.name} grew or shrank"):
+            ticks(reader, 6)
+        with pytest.raises(SourceChanged, match=f"{path.name} grew or shrank"):  # at once by a new process
+            pickle.loads(pickle.dumps(reader.source)).reach(
+                "files", reader.at, reader.identity, max_bytes=BIG, drain=False, aside=reader.aside
+            )
+        numbered(tmp_path, [number])
+    numbered(tmp_path, range(-1, 0))
+    with pytest.raises(SourceChanged, match="appeared"):
+        reader.tick()
+
+
+def test_deleted_files_leave_the_memory(tmp_path):
+    numbered(tmp_path, range(300))
+    reader = Reader(tmp_path)
+    reader.tick()
+    numbered(tmp_path, [300])
+    reader.tick()
+    for number in range(200):
+        (tmp_path / f"{number:05d}.jsonl").unlink()
+    numbered(tmp_path, [301])
+    reader.tick()
+    assert sorted(reader.aside) == [f"{number:05d}.jsonl" for number in range(200, 300)]
+    assert reader.identity["gone"] == []
+
+
+def test_folders_links_and_names_of_a_local_folder_are_as_on_any_file_system(tmp_path):
+    (tmp_path / "day=2").mkdir()
+    (tmp_path / "day=1" / "_tmp").mkdir(parents=True)
+    for name in ("day=2/a.jsonl", "day=1/b.jsonl", "day=1/_tmp/c.jsonl", "day=1/.d.jsonl", "e.jsonl"):
+        (tmp_path / name).write_bytes(name.encode() + b"\n")
+    (tmp_path / "day=1" / "f.jsonl").symlink_to(tmp_path / "e.jsonl")
+    (tmp_path / "day=1" / "loop").symlink_to(tmp_path)
+    source = FileSource(str(tmp_path))
+    fs, path = source._place
+    listed = {name: size for name, size in files_module._listed(fs, path).items() if "loop" not in name}
+    assert source._sizes() == dict(sorted(listed.items()))
+    assert list(listed) == ["day=1/b.jsonl", "day=1/f.jsonl", "day=2/a.jsonl", "e.jsonl"]
+
+
 def test_a_parquet_file_never_changes(tmp_path):
     table = pa.table({"id": range(100)})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -234,7 +334,7 @@ def test_a_parquet_file_never_changes(tmp_path):
 def test_an_outage_is_not_an_end(tmp_path, monkeypatch):
     reader = started(tmp_path)
 
-    def broken(self):
+    def broken(*_):
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(FileSource, "_sizes", broken)

@@ -15,8 +15,11 @@ from headrace import metrics, status
 from headrace.config import Settings
 from headrace.errors import (
     Busy,
+    DamagedFile,
     MissingFeature,
+    NewerFormat,
     SettingsError,
+    SourceChanged,
     SourceTruncated,
     SourceVanished,
     StoreFull,
@@ -27,6 +30,7 @@ from headrace.loop import open_loop
 from headrace.quarantine import read_quarantine
 from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
+from pipelines import aside
 from pipelines import tick as tick_module
 from pipelines.pipeline import Pipeline
 from pipelines.sources.files import FileSource
@@ -444,6 +448,45 @@ def test_settings_that_do_not_fit_what_is_pending(folder, tmp_path):
     with pytest.raises(SettingsError, match="features changed") as caught:
         pipeline_of(folder, tmp_path / "loop", features={"user": {"kind": "id"}}).tick()
     assert "--drain" in caught.value.hint
+
+
+def test_a_folder_of_many_files(folder, tmp_path):
+    """Records share a file with the names behind the cursor; a new process goes on from it."""
+    shown, clicks = events(150)
+    write(folder, [], clicks)
+    (folder / "in").mkdir()
+    source = {"source": f"{folder}/in/"}
+    pipeline = pipeline_of(folder, tmp_path / "loop", impression=source)
+    for number, one in enumerate(shown):
+        (folder / "in" / f"{number:04d}.jsonl").write_text(json.dumps(one) + "\n")
+        if number >= 100 and number % 10 == 0:
+            pipeline.tick()
+    drain(pipeline)
+    loop = open_loop(open_store(str(tmp_path / "loop")), "test")
+    assert rows_of(loop) == expected(shown, clicks)
+    made = records(loop)
+    asides = [record.ranges[-1].aside for record in made]
+    assert asides[0] is None
+    assert asides[1] == asides[-1]
+    assert len(made[-1].ranges[-1].identity["recent"]) < 64
+    assert all(pipeline.replay(record.seq).same for record in made)
+    (folder / "in" / "0001.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(SourceChanged, match=r"0001\.jsonl grew or shrank behind the cursor"):
+        pipeline_of(folder, tmp_path / "loop", impression=source).tick()
+    path = tmp_path / "loop" / asides[-1]["path"]
+    path.write_bytes(path.read_bytes().replace(b"0001", b"0002"))
+    aside._read.cache_clear()
+    with pytest.raises(DamagedFile, match="aside"):
+        pipeline_of(folder, tmp_path / "loop", impression=source).tick()
+
+
+def test_an_aside_of_another_format(monkeypatch):
+    store = open_store("memory://aside-newer")
+    monkeypatch.setattr("pipelines.aside.FORMAT", 2)
+    named = aside.write_aside(store, "shards/state/000000000000-aside-0-aa.json", {})
+    monkeypatch.undo()
+    with pytest.raises(NewerFormat, match="format 2 and kind aside"):
+        aside.read_aside(store.url, named)
 
 
 LABEL = {"mode": "implicit", "wait_s": WAIT / 1000, "attribution_s": ATTRIBUTION / 1000}
