@@ -6,7 +6,9 @@ from typing import Any
 
 import typer
 
+from headrace import clock
 from headrace.cli import options, terminal
+from headrace.errors import EventError, SourceError
 
 NAME = "config"
 group = typer.Typer(help="The settings file.", no_args_is_help=True, rich_markup_mode=None)
@@ -25,20 +27,25 @@ def check(
 ) -> int:
     """Try the settings on the first events of each source.
 
-    Exit code 4 if so many are refused that the pipeline would stop.
+    Exit code 4 if the pipeline would stop on them, or would not find what the settings name.
     """
-    from headrace.cli import sources
+    from headrace.cli import trial
 
     settings = options.load(config)
-    schema = settings.schema()
-    tried: dict[str, Any] = {stream: sources.try_stream(settings, stream, rows) for stream in settings.streams}
-    ok = all(found["ok"] for found in tried.values())
+    schema, now_us = settings.schema(), clock.now_us()
+    try:
+        tried = {name: trial.try_stream(settings, name, rows, now_us=now_us) for name in settings.streams}
+    except (EventError, SourceError) as wrong:
+        terminal.report(wrong, as_json=as_json)
+        return terminal.Code.UNHEALTHY
+    ok = all(found.ok for found in tried.values())
     if as_json:
         features = [{"name": feature.name, "kind": feature.kind} for feature in schema.features]
-        terminal.show_json({"ok": ok, "schema": schema.fingerprint, "features": features, "streams": tried})
+        streams: dict[str, Any] = {name: found.to_json() for name, found in tried.items()}
+        terminal.show_json({"ok": ok, "schema": schema.fingerprint, "features": features, "streams": streams})
         return terminal.Code.OK if ok else terminal.Code.UNHEALTHY
-    word = "good" if ok else "too many events are refused"
+    word = "good" if ok else "not good"
     terminal.show(f"{config}: {word}; {len(schema.features)} features, schema {schema.fingerprint}")
-    for stream, found in tried.items():
-        terminal.show(f"{stream}: {found['summary']}")
+    for name, found in tried.items():
+        terminal.show(f"{name}: {trial.summary(found, labelled=settings.streams[name].label is not None)}")
     return terminal.Code.OK if ok else terminal.Code.UNHEALTHY

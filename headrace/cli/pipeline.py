@@ -13,7 +13,9 @@ from headrace.cli.quiet import native_output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headrace.config import Settings
     from headrace.log import Entry
+    from headrace.loop import Loop
 
 NAME = "pipeline"
 group = typer.Typer(help="Turn events into shards.", no_args_is_help=True, rich_markup_mode=None)
@@ -41,6 +43,9 @@ def run(
     flags = _flags(beam)
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
+    _require_sources(loop, settings)
+    if once or drain:
+        resident.alone(loop, "pipeline", "it reads what is new by itself; to do it here, stop that one first")
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 
@@ -66,6 +71,7 @@ def plan(*, as_json: options.Json = False, config: options.Config = options.DEFA
     """What the next tick would read, without reading it."""
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
+    _require_sources(loop, settings)
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
 
@@ -98,6 +104,14 @@ def replay(
         rows = sum(shard.rows for shard in found.recorded.shards)
         terminal.show(f"record {seq}: {rows:,} rows, " + ("the same bytes again" if found.same else "DIFFERENT"))
     return terminal.Code.OK if found.same else terminal.Code.UNHEALTHY
+
+
+def _require_sources(loop: Loop, settings: Settings) -> None:
+    """Before anything was read, a missing source is a slip in the settings; later the pipeline knows better."""
+    from headrace.cli import sources
+
+    if loop.shard_log().head() is None:
+        sources.require(settings)
 
 
 def _flags(beam: Sequence[str] | None) -> tuple[str, ...]:

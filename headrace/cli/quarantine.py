@@ -10,6 +10,7 @@ from headrace.cli import options, terminal
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
+    from headrace.config import Settings
     from headrace.loop import Loop
 
 NAME = "quarantine"
@@ -19,17 +20,24 @@ group = typer.Typer(help="Refused events, each with its reason.", no_args_is_hel
 @group.command("list", epilog=terminal.examples("headrace quarantine list", "headrace quarantine list --json"))
 def list_files(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
     """What was refused, by shard record and reason."""
-    files = _files(options.open_loop(options.load(config)))
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    files = [{**file, "because": _because(_events(loop, settings, file))} for file in _files(loop)]
     if as_json:
         terminal.show_json({"quarantine": files})
     elif not files:
         terminal.say("nothing was refused")
     else:
         rows = [
-            (file["seq"], file["rows"], ", ".join(f"{reason} {n}" for reason, n in sorted(file["reasons"].items())))
+            (
+                file["seq"],
+                file["rows"],
+                ", ".join(f"{reason} {n}" for reason, n in sorted(file["reasons"].items())),
+                "; ".join(f"{name} = {value}" for name, value in file["because"].items()),
+            )
             for file in files
         ]
-        terminal.show(terminal.table(rows, ("record", "events", "reasons")))
+        terminal.show(terminal.table(rows, ("record", "events", "reasons", "such as")))
     return terminal.Code.OK
 
 
@@ -42,8 +50,9 @@ def show(
     config: options.Config = options.DEFAULT,
 ) -> int:
     """The refused events of one shard record: where each came from, why, and its bytes."""
-    loop = options.open_loop(options.load(config))
-    events = [event for file in _files(loop) if file["seq"] == seq for event in _events(loop, file)]
+    settings = options.load(config)
+    loop = options.open_loop(settings)
+    events = [event for file in _files(loop) if file["seq"] == seq for event in _events(loop, settings, file)]
     if not events:
         raise NotFound(
             f"shard record {seq} has nothing in quarantine", hint="see `headrace quarantine list`", record=seq
@@ -70,13 +79,33 @@ def _files(loop: Loop) -> list[dict[str, Any]]:
     return found
 
 
-def _events(loop: Loop, file: dict[str, Any]) -> list[dict[str, Any]]:
+def _events(loop: Loop, settings: Settings, file: dict[str, Any]) -> list[dict[str, Any]]:
+    """The refused events; `because`: the value that was the reason, where it can be told."""
+    from headrace.cli.culprit import Culprits
+    from headrace.cli.sources import places
     from headrace.quarantine import read_quarantine
     from headrace.shard import Quarantine
 
     named = Quarantine(file["path"], file["sha256"], file["rows"], file["reasons"])
-    rows = read_quarantine(loop.store, named).to_pylist()
-    return [{name: _text(value) for name, value in row.items() if value is not None} for row in rows]
+    known = {name: Culprits(settings, name, place) for name, place in places(settings).items()}
+    events = []
+    for row in read_quarantine(loop.store, named).to_pylist():
+        event = {name: _text(value) for name, value in row.items() if value is not None}
+        if row["stream"] in known:
+            name, value = known[row["stream"]].of(row["reason"], row["raw"], row["offset"].rpartition(":")[0])
+            event |= {"because": f"{name} = {value}"} if name else {}
+        events.append(event)
+    return events
+
+
+def _because(events: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> a value that was the reason."""
+    found: dict[str, str] = {}
+    for event in events:
+        name, equals, value = event.get("because", "").partition(" = ")
+        if equals:
+            found.setdefault(name, value)
+    return found
 
 
 def _text(value: Any) -> Any:

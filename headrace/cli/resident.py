@@ -6,11 +6,15 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from headrace import clock, status
 from headrace.cli import terminal
+from headrace.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from headrace.loop import Loop
 
 
 @contextmanager
@@ -35,3 +39,22 @@ def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
         if asked:
             terminal.say(f"stopped; to go on: {again}")
+
+
+def alone(loop: Loop, role: str, hint: str) -> None:
+    """Busy, before anything heavy is loaded, while another process lives in the role. hint: what to do instead."""
+    other = status.rival(loop.store, role, clock.now_us())
+    if other is not None:
+        raise Busy(
+            f"another {role} runs on this root: process {other.pid} on {other.host}",
+            hint=hint,
+            role=role,
+            pid=other.pid,
+        )
+
+
+def say_waiting(loop: Loop, role: str) -> None:
+    """A resident process that finds another one says that it waits."""
+    other = status.rival(loop.store, role, clock.now_us())
+    if other is not None:
+        terminal.say(f"another {role} runs (process {other.pid} on {other.host}): this one waits until it ends")

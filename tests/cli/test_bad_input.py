@@ -93,7 +93,7 @@ def test_settings(folder: Path, capsys: pytest.CaptureFixture[str], old: str, ne
 
 def test_a_feature_that_no_event_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, "user = ", "visitor = ")
-    error = refused(capsys, "config", "check", code=1)
+    error = refused(capsys, "config", "check", code=4)
     assert error["error"] == "event.missing_feature"
     assert "visitor" in error["message"]
 
@@ -115,7 +115,7 @@ def test_events_of_which_many_are_refused(folder: Path, capsys: pytest.CaptureFi
 
 def test_a_source_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "events.jsonl").unlink()
-    error = refused(capsys, "config", "check", code=1)
+    error = refused(capsys, "config", "check", code=4)
     assert error["error"] == "source.vanished"
     assert "events.jsonl" in error["message"]
 
@@ -150,7 +150,7 @@ def test_a_broken_record(record: Path, capsys: pytest.CaptureFixture[str]) -> No
     data = bytearray(record.read_bytes())
     data[len(data) // 2] ^= 1
     record.write_bytes(data)
-    error = refused(capsys, "status", code=1)
+    error = refused(capsys, "status", code=4)
     assert error["error"] == "log.damaged"
     assert "000000000000.json" in error["message"]
     assert run(["log", "verify"]) == 4
@@ -247,7 +247,7 @@ def server(folder: Path) -> Iterator[str]:
     ],
 )
 def test_predict(server: str, capsys: pytest.CaptureFixture[str], request_: str, part: str) -> None:
-    error = refused(capsys, "predict", request_, "--address", server, code=1)
+    error = refused(capsys, "predict", request_, "--address", server, code=2)
     assert error["error"] == "serving.invalid_request"
     assert part in error["message"]
 

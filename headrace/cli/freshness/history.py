@@ -149,7 +149,7 @@ def read_history(settings: Settings, *, limit: int | None = None) -> History:
 def _read(settings: Settings, name: str, refused: Counter[str]) -> pa.Table:
     """All accepted events of one stream, sorted by time."""
     tables: list[pa.Table] = []
-    for parsed in sources.parsed(settings, name):
+    for _, parsed in sources.parsed(settings, name):
         tables += parsed.events
         refused.update(event.reason for event in parsed.refused)
     if not tables:

@@ -62,9 +62,7 @@ def as_text(result: Result, *, reference: bool) -> str:
             known = REFERENCE.get(arm)
             row += (f"{known[0]:.3f}", f"{known[1]:.4f}") if known else ("-", "-")
         rows.append(row)
-    spent = ", ".join(
-        f"{stage} {duration(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5
-    )
+    spent = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.stages.items() if seconds >= 0.5)
     return f"{terminal.table(rows, head)}\n\ntime: {spent}"
 
 

@@ -1,0 +1,109 @@
+"""Which value of a refused event was the reason, found by looking at its bytes once more."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from headrace.encode import misfits
+from headrace.errors import HeadraceError
+from headrace.features import Feature
+from pipelines.csvlines import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from headrace.config import Settings
+
+TIMES = ("missing_time", "bad_time", "time_without_unit", "time_range", "future")
+SHOWN = 60
+"""Letters of a value."""
+
+
+class Culprits:
+    """Finds them for the events of one stream, whose source is at `place` (None: not on this machine)."""
+
+    def __init__(self, settings: Settings, stream: str, place: Path | None) -> None:
+        self._stream = own = settings.streams[stream]
+        self._place = place
+        self._headers: dict[str, tuple[str, ...]] = {}
+        self._features = [Feature("time", "time", (own.time,), time_unit=own.time_unit, source_zone=own.time_zone)]
+        if own.label is not None:
+            self._features.append(Feature("label", "number", (own.label,)))
+        if stream == "impression":
+            self._features += [feature for feature in settings.schema().features if feature.path]
+
+    def of(self, reason: str, raw: bytes | None, file: str) -> tuple[str, str]:
+        """Name and value such as `("price", '"cheap"')`, empty where it cannot be told. file: its name there."""
+        own, header = self._stream, self._header(file)
+        event = _event(raw or b"", header)
+        if event is None:
+            return "", ""
+        plain = {"label_range": own.label, "missing_label": own.label, "missing_id": own.id}
+        if reason == "wrong_type" and not isinstance(event.get(own.id), str | int | None):
+            plain["wrong_type"] = own.id
+        name = own.time if reason in TIMES else plain.get(reason)
+        wrong = () if name else (f for f in self._features if not _fits(f, value_at(event, f.path), text=bool(header)))
+        for feature in wrong:
+            return feature.place, _shown(value_at(event, feature.path))
+        return (name, _shown(event.get(name))) if name else ("", "")
+
+    def _header(self, file: str) -> tuple[str, ...]:
+        """The columns of a CSV file; none where lines are JSON."""
+        path = self._place / file if self._place is not None and self._place.is_dir() else self._place
+        if path is None or "csv" not in (self._stream.format or path.suffix.lower()):
+            return ()
+        if file not in self._headers:
+            with contextlib.suppress(OSError), path.open(encoding="utf-8-sig", errors="replace") as lines:
+                self._headers[file] = tuple(next(csv.reader([lines.readline().rstrip("\r\n")]), []))
+        return self._headers.get(file, ())
+
+
+def _event(raw: bytes, header: Sequence[str]) -> dict[str, Any] | None:
+    try:
+        text = raw.decode("utf-8")
+        found = dict(zip(header, next(csv.reader([text])), strict=False)) if header else json.loads(text)
+    except (ValueError, StopIteration):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def value_at(event: dict[str, Any], path: Sequence[str]) -> Any:
+    """The value at a path, None where there is none.
+
+    >>> value_at({"user": {"age": 7}}, ("user", "age"))
+    7
+    """
+    value: Any = event
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _fits(feature: Feature, value: Any, *, text: bool) -> bool:
+    """text: values came as text, as those of CSV do."""
+    if value is None or (feature.name == "label" and str(value).lower() in ("true", "false")):
+        return True
+    if text and value in ("", *MISSING.to_pylist()):
+        return True
+    if text and (
+        feature.kind in ("number", "bucket") or (feature.kind == "time" and feature.time_unit not in (None, "iso"))
+    ):
+        try:
+            value = float(value)
+        except ValueError:
+            return False
+    try:
+        return misfits(feature, pa.array([value])) is None
+    except (HeadraceError, pa.ArrowException, OverflowError):
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
