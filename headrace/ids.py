@@ -10,7 +10,8 @@ never meet. Text of a value, in UTF-8: strings as they are, integers and integra
 -> `7`), other floats as their shortest decimal that reads back the same, booleans `true` / `false`. Null and NaN are
 missing. An infinite number has no id.
 
-Columns are factorised first: only distinct values are hashed.
+Columns are factorised first: only distinct values are hashed. `fingerprints` is Fingerprint64 for whole columns, after
+farmhash's `farmhashna.cc` (MIT): numpy does in 20 ns per text what a call per text does in 150, and releases the GIL.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from headrace.column import is_number, is_text, plain
 from headrace.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Ids = npt.NDArray[np.int64]
 
 MASK: Final = (1 << 63) - 1
 BYTES: Final = pa.large_binary()
+
+K1: Final = np.uint64(0xB492B66FBE98F273)
+K2: Final = np.uint64(0x9AE16A3B2F90404F)
+
+Words = npt.NDArray[np.uint64]
 
 
 def id_of(name: str, text: str) -> int:
@@ -79,12 +85,93 @@ def cross_of(name: str, members: Sequence[Ids]) -> Ids:
     return _hashes(name, pc.binary_join_element_wise(*texts, pa.scalar(b",", BYTES)))[codes]
 
 
+def fingerprints(texts: pa.Array) -> Words:
+    """Fingerprint64 of every text or bytes, uint64 [n]; null is hashed as "".
+
+    >>> [hex(word) for word in fingerprints(pa.array(["user=42", "a text of more than sixteen bytes"]))]
+    ['0xf164573d27631a4a', '0x4a7f550d9a873ae']
+    """
+    texts = texts.cast(BYTES)
+    if not len(texts):
+        return np.empty(0, np.uint64)
+    _, bounds, data = texts.buffers()
+    offsets = np.frombuffer(bounds, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    raw = np.frombuffer(data or b"", np.uint8)
+    start, length = offsets[:-1], np.diff(offsets)
+    if texts.null_count:
+        length = np.where(texts.is_null().to_numpy(zero_copy_only=False), 0, length)
+    out = np.empty(len(length), np.uint64)
+    least, most = int(length.min()), int(length.max())
+    for low, high, hashed in ((4, 7, _to_7), (8, 16, _to_16), (17, 32, _to_32), (33, 64, _to_64)):
+        if low <= least and most <= high:
+            return hashed(raw, start, length)
+        some = np.flatnonzero((length >= low) & (length <= high))
+        if len(some):
+            out[some] = hashed(raw, start[some], length[some])
+    for i in np.flatnonzero((length < 4) | (length > 64)).tolist():
+        out[i] = farmhash.fingerprint64(raw[start[i] : start[i] + length[i]].tobytes())
+    return out
+
+
+def _to_7(raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> Words:
+    """Of 4 to 7 bytes."""
+    at, mul = _fetcher(raw, start, length, 4)
+    return _mixed(length.astype(np.uint64) + (at(0) << np.uint64(3)), at(-4), mul)
+
+
+def _to_16(raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> Words:
+    """Of 8 to 16 bytes."""
+    at, mul = _fetcher(raw, start, length)
+    a, b = at(0) + K2, at(-8)
+    return _mixed(_turned(b, 37) * mul + a, (_turned(a, 25) + b) * mul, mul)
+
+
+def _to_32(raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> Words:
+    """Of 17 to 32 bytes."""
+    at, mul = _fetcher(raw, start, length)
+    a, b, c, d = at(0) * K1, at(8), at(-8) * mul, at(-16) * K2
+    return _mixed(_turned(a + b, 43) + _turned(c, 30) + d, a + _turned(b + K2, 18) + c, mul)
+
+
+def _to_64(raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> Words:
+    """Of 33 to 64 bytes."""
+    at, mul = _fetcher(raw, start, length)
+    a, b, c, d = at(0) * K2, at(8), at(-8) * mul, at(-16) * K2
+    y = _turned(a + b, 43) + _turned(c, 30) + d
+    z = _mixed(y, a + _turned(b + K2, 18) + c, mul)
+    e, f, g, h = at(16) * mul, at(24), (y + at(-32)) * mul, (z + at(-24)) * mul
+    return _mixed(_turned(e + f, 43) + _turned(g, 30) + h, e + _turned(f + a, 18) + g, mul)
+
+
+def _fetcher(
+    raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64], width: int = 8
+) -> tuple[Callable[[int], Words], Words]:
+    """(the `width` bytes of each text at a place, from its end when negative; the multiplier of its length)."""
+    words = np.ndarray(len(raw) - width + 1, f"<u{width}", raw, strides=(1,))  # at every byte; its `take` copies it all
+
+    def at(place: int) -> Words:
+        return words[(start if place >= 0 else start + length) + place].astype(np.uint64, copy=False)
+
+    return at, K2 + length.astype(np.uint64) * np.uint64(2)
+
+
+def _turned(word: Words, right: int) -> Words:
+    return (word >> np.uint64(right)) | (word << np.uint64(64 - right))
+
+
+def _mixed(u: Words, v: Words, mul: Words) -> Words:
+    """HashLen16."""
+    a = (u ^ v) * mul
+    a ^= a >> np.uint64(47)
+    b = (v ^ a) * mul
+    b ^= b >> np.uint64(47)
+    return b * mul
+
+
 def _hashes(name: str, texts: pa.Array) -> Ids:
     """Ids of distinct texts, given as bytes; null (it was NaN) is missing."""
     salted = pc.binary_join_element_wise(pa.scalar(f"{name}=".encode(), BYTES), texts, pa.scalar(b"", BYTES))
-    keys = salted.fill_null(name.encode()).to_pylist()
-    hashes = np.fromiter(map(farmhash.fingerprint64, keys), np.uint64, len(keys))
-    return (hashes & np.uint64(MASK)).astype(np.int64)
+    return (fingerprints(salted.fill_null(name.encode())) & np.uint64(MASK)).astype(np.int64)
 
 
 def _with_text(name: str, column: pa.Array) -> pa.Array:

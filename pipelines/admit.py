@@ -71,7 +71,7 @@ def admit_impressions(
 
     fresh = np.flatnonzero(~late & ~duplicate)
     echo, fell = np.flatnonzero(duplicate & ~copy), np.unique(refs[line.source[fallen & ~out]])
-    taken = table.take(pa.array(fresh))
+    taken = table.select(["_partition", "_id", *features.column_names]).take(pa.array(fresh))
     rows = pa.table(
         {
             "_event": key[fresh],

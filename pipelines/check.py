@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from headrace.encode import encode_values, misfits
 from headrace.errors import MissingFeature, WrongType
 from headrace.times import parse_time
-from pipelines.events import RAW_BYTES, Columns, Limits, Parsed, Refused, Stream
+from pipelines.events import RAW_BYTES, REASONS, Columns, Limits, Parsed, Refused, Stream
 
 if TYPE_CHECKING:
     from headrace.features import Feature
@@ -25,20 +25,21 @@ __all__ = ["check", "require"]
 
 Raw = Callable[[int], tuple[bytes, int]]
 
+CODES = ("", *REASONS)
 
-def check(stream: Stream, limits: Limits, columns: Columns, file: str, offsets: np.ndarray, raw: Raw) -> Parsed:
+
+def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray, raw: Raw) -> Parsed:
     """Judge every record. `offsets`: int64 [n], where each stands; `raw(i)`: first bytes and length of record i."""
     mine = columns.mine & ~_nulls(columns.time) if stream.shared else columns.mine
     times = parse_time(columns.time, stream.time_unit, stream.time_zone)
     ids = _id_text(stream, columns.id)
-    reasons = _reasons(stream, limits, columns, times, ids)
-    good = mine & (reasons == "")
+    codes = _reasons(stream, limits, columns, times, ids)
+    good = mine & (codes == 0)
     refused = []
-    for row in np.flatnonzero(mine & (reasons != "")).tolist():
+    for row in np.flatnonzero(mine & (codes != 0)).tolist():
         data, size = raw(row)
-        refused.append(Refused(int(offsets[row]), str(reasons[row]), data[:RAW_BYTES], size))
-    place = pc.binary_join_element_wise(pa.scalar(file), pa.array(offsets).cast(pa.string()), ":")
-    made = {"_id": ids, "_ts": times, "_offset": place, **columns.features}
+        refused.append(Refused(int(offsets[row]), CODES[codes[row]], data[:RAW_BYTES], size))
+    made = {"_id": ids, "_ts": times, "_offset": pa.array(offsets, pa.int64()), **columns.features}
     if stream.role == "feedback":
         made["_label"] = _labels(columns)
     events = pa.table(made)
@@ -65,35 +66,35 @@ def require(stream: Stream, names: Sequence[str], place: str) -> None:
 
 
 def _reasons(stream: Stream, limits: Limits, columns: Columns, times: pa.Array, ids: pa.Array) -> np.ndarray:
-    """Reason code per record, "" = accepted. Checks run from the last to the first, so that the first one wins."""
-    reasons = np.full(len(times), "", dtype="U20")
+    """Number of the reason per record, 0 = accepted. Checks run from the last to the first: the first one wins."""
+    reasons = np.zeros(len(times), np.uint8)
     for feature in stream.features:
         if feature.path:
             _feature_reasons(feature, columns.features[feature.name], reasons, nan_is_null=limits.nan_is_null)
     if stream.label and columns.label is not None:
         label = _as_float(columns.label)
-        reasons[~((label >= 0) & (label <= 1))] = "label_range"
-        reasons[_nulls(columns.label)] = "missing_label"
+        reasons[~((label >= 0) & (label <= 1))] = CODES.index("label_range")
+        reasons[_nulls(columns.label)] = CODES.index("missing_label")
     at = times.fill_null(0).to_numpy(zero_copy_only=False)
-    reasons[at > limits.latest_us] = "future"
-    reasons[at < 0] = "time_range"
-    reasons[_nulls(times)] = "bad_time"
-    reasons[_nulls(columns.time)] = "missing_time"
-    reasons[_nulls(ids)] = "missing_id"
+    reasons[at > limits.latest_us] = CODES.index("future")
+    reasons[at < 0] = CODES.index("time_range")
+    reasons[_nulls(times)] = CODES.index("bad_time")
+    reasons[_nulls(columns.time)] = CODES.index("missing_time")
+    reasons[_nulls(ids)] = CODES.index("missing_id")
     return reasons
 
 
 def _feature_reasons(feature: Feature, column: pa.Array, reasons: np.ndarray, *, nan_is_null: bool) -> None:
     """Mark the records whose value has no encoding. A column of a type that no value can have is an error at once."""
     if not nan_is_null and pa.types.is_floating(column.type):
-        reasons[np.asarray(pc.fill_null(pc.is_nan(column), False))] = "infinite"
+        reasons[np.asarray(pc.fill_null(pc.is_nan(column), False))] = CODES.index("infinite")
     misfit = misfits(feature, column)
     if misfit is None:
         return
     reason, rows = misfit
     if reason == "wrong_type":
         encode_values(feature, column)
-    reasons[rows] = reason
+    reasons[rows] = CODES.index(reason)
 
 
 def _id_text(stream: Stream, column: pa.Array) -> pa.Array:

@@ -90,7 +90,7 @@ def rows_of(shown: Pending, emission: Emission, features: pa.Schema) -> pa.Table
         "event_time_us": taken["_ts"],
         "emit_time_us": pa.array(emission.emit_us[order], pa.int64()),
         "label": pa.array(emission.label[order], pa.float32()),
-        "row_kind": pa.array(np.where(emission.correction[order], "correction", "observed"), pa.string()),
+        "row_kind": pa.array(["observed", "correction"]).take(pa.array(emission.correction[order].view(np.int8))),
         "delay_us": pa.array(delay, pa.int64(), mask=delay < 0),
         "sample_rate": pa.array(np.ones(len(delay)), pa.float32()),
     }

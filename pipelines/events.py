@@ -1,9 +1,9 @@
 """What an event of a stream must have, and what becomes of one that does not: the vocabulary of parsing.
 
 Raw blocks of a source become `Parsed`: accepted events as an Arrow table with `_id` (string), `_ts` (int64, us),
-`_offset` (string "<file>:<offset>"), `_label` (float32, feedback only) and the raw values of each feature under its
-name, and refused events
-with their offset, reason and first bytes. An event is refused alone; its neighbours never notice.
+`_offset` (int64, in the file of the block), `_label` (float32, feedback only) and the raw values of each feature under
+its name, and refused events with their offset, reason and first bytes. An event is refused alone; its neighbours
+never notice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
     from headrace.features import Feature, TimeUnit
 
-__all__ = ["RAW_BYTES", "REASONS", "UNATTRIBUTED", "Columns", "Limits", "Parsed", "Refused", "Stream", "value_at"]
+__all__ = [
+    "RAW_BYTES",
+    "REASONS",
+    "UNATTRIBUTED",
+    "Columns",
+    "Limits",
+    "Parsed",
+    "Refused",
+    "Stream",
+    "places",
+    "value_at",
+]
 
 RAW_BYTES = 4096
 
@@ -146,6 +157,12 @@ def value_at(table: pa.Table, path: tuple[str, ...]) -> pa.Array:
     """The column at a path such as ("user", "age")."""
     column = table.column(path[0]).combine_chunks()
     return pc.struct_field(column, list(path[1:])) if len(path) > 1 else column
+
+
+def places(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The text <file>:<offset> of struct<file, offset>."""
+    file, offset = (pc.struct_field(column, name).cast(pa.string()) for name in ("file", "offset"))
+    return pc.binary_join_element_wise(file, offset, ":")
 
 
 def _where(stream: Stream, table: pa.Table) -> np.ndarray:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pipelines.admit import Admitted, admit_feedback, admit_impressions, void_rows
 from pipelines.compaction import bucket_of, merge_plan
 from pipelines.emit import explicit, implicit, rows_of
+from pipelines.events import places
 from pipelines.label import Answers, take_in_order
 from pipelines.match import among, distinct, latest
 from pipelines.pending import FOREVER, Counts, Pending, Tick
@@ -70,7 +71,8 @@ def join_part(
     """One tick of one part.
 
     runs: what the last record names for this part. impressions: _id string, _ts int64, _partition int32, _offset (any
-    type), then the encoded features; feedback: _id, _ts, _partition, _offset, _label float32 (null when implicit).
+    type; struct<file, offset> becomes text where it is told), then the encoded features; feedback: _id, _ts,
+    _partition, _offset, _label float32 (null when implicit).
     before_us, watermark_us: the watermark before and after; the greatest int64 = all streams have ended.
     """
     tick = Tick(policy, max(before_us, -FOREVER), min(max(watermark_us, before_us, -FOREVER), FOREVER), Counts())
@@ -126,6 +128,8 @@ def _admit(tick: Tick, kind: RunKind, table: pa.Table, admitted: Admitted) -> pa
 
 def _refused(kind: str, table: pa.Table, reason: str) -> pa.Table:
     table = table.set_column(0, "_partition", table["_partition"].cast(pa.int32()))
+    if pa.types.is_struct(table.schema.field("_offset").type):
+        table = table.set_column(1, "_offset", places(table["_offset"]))
     table = table.append_column("_kind", pa.array([kind] * table.num_rows, pa.string()))
     return table.append_column("_reason", pa.array([reason] * table.num_rows, pa.string()))
 
@@ -154,13 +158,21 @@ def _answers(tick: Tick, shown: Pending, said: Pending, touched: NDArray[np.int6
     """All feedback that the watermark has passed, of these impressions."""
     event, ts = shown.get(touched, "_event"), shown.get(touched, "_ts")
     refs = said.probe(event)
-    f = said.get(refs, "_ts")
-    owner = latest(event, ts, said.get(refs, "_event"), f)
+    f, by = said.get(refs, "_ts"), said.get(refs, "_event")
+    some = _places(touched, shown.probe(by))  # most impressions have none
+    owner = latest(event[some], ts[some], by, f)
+    owner[owner >= 0] = some[owner[owner >= 0]]
     valid = (owner >= 0) & (f < tick.watermark)
     valid[valid] = f[valid] - ts[owner[valid]] <= tick.policy.attribution_us
     owner, refs, f = owner[valid], refs[valid], f[valid]
     taken = shown.is_old(touched)[owner] & said.is_old(refs) & (f < tick.before)
     return Answers(owner, f, said.get(refs, "_label"), refs, taken).sort()
+
+
+def _places(touched: NDArray[np.int64], refs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where these of `refs` stand among the touched ones, that do."""
+    at = touched.searchsorted(refs)
+    return np.asarray(at[touched.take(at, mode="clip") == refs]) if len(touched) else np.empty(0, np.int64)
 
 
 def _count_answers(

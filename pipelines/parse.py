@@ -49,7 +49,7 @@ def _checked(stream: Stream, limits: Limits, columns: Columns, index: LineIndex,
         line = index.line(int(lines[row]))
         return line, len(line)
 
-    return check(stream, limits, columns, index.block.file, index.offsets[lines], raw)
+    return check(stream, limits, columns, index.offsets[lines], raw)
 
 
 def _named(stream: Stream, feature: str, block: Lines) -> bool:
@@ -67,5 +67,5 @@ def _rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
         text = json.dumps(table.slice(row, 1).to_pylist()[0], default=str).encode()
         return text[:RAW_BYTES], len(text)
 
-    parsed = check(stream, limits, Columns.of(stream, table), block.file, offsets, raw)
+    parsed = check(stream, limits, Columns.of(stream, table), offsets, raw)
     return replace(parsed, unseen=frozenset())

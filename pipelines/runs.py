@@ -39,13 +39,14 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import farmhash
 import numpy as np
 import pyarrow as pa
 
+from headrace.column import plain
 from headrace.errors import DamagedFile, NewerFormat
+from headrace.ids import fingerprints
 from headrace.shard import known
-from pipelines.match import among, distinct
+from pipelines.match import among, distinct, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -218,7 +219,7 @@ class RunFiles:
 
 def event_keys(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
     """Fingerprint64 of every event id; uint64 [n]."""
-    return np.fromiter(map(farmhash.fingerprint64, ids.to_pylist()), np.uint64, len(ids))
+    return fingerprints(plain(ids))
 
 
 def content_hash(features: pa.Table) -> NDArray[np.uint64]:
@@ -237,7 +238,7 @@ def build(kind: RunKind, payload: pa.Table) -> Run:
     """Index rows (at least one) in the order of arrival."""
     payload = payload.combine_chunks()
     key = _view(payload, "_event")
-    order = np.argsort(key, kind="stable")
+    order = order_of(key)
     return Run(kind, _indexed(payload, key[order], order.astype(np.uint32)))
 
 
@@ -254,7 +255,7 @@ def merge(runs: Sequence[Run]) -> Run:
 def probe(runs: Sequence[Run], key: NDArray[np.uint64]) -> NDArray[np.int64]:
     """References to all rows with one of these keys, in the order of runs. Each costs two filter reads per run; then
     binary search."""
-    key = distinct(key)  # sorted: half the cache misses
+    key = distinct(key) if runs else key  # sorted: half the cache misses
     refs = [np.empty(0, np.int64)]
     for number, run in enumerate(runs if len(key) else ()):
         wanted = key
@@ -297,7 +298,7 @@ def _write(table: pa.Table, sink: Any) -> None:
 def _indexed(payload: pa.Table, key: NDArray[np.uint64], pos: NDArray[np.uint32]) -> pa.Table:
     bits = np.zeros(FILTER_BITS * len(key), bool)
     bits[_slots(key, len(key), 0)] = bits[_slots(key, len(key), 1)] = True
-    by_time = np.argsort(_view(payload, "_ts"), kind="stable").astype(np.uint32)
+    by_time = order_of(_view(payload, "_ts")).astype(np.uint32)
     columns = [key, pos, by_time, np.packbits(bits, bitorder="little").view(np.uint16)]
     return pa.table([*(pa.array(column) for column in columns), *payload.columns], [*INDEX, *payload.column_names])
 

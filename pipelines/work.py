@@ -9,7 +9,8 @@ tables of one part and writes, in this order, each file durable before the next:
 4. the result file, which the driver reads
 
 A process that dies between them leaves files of a number that no record names. Tables carry their kind in the schema
-metadata `headrace`: {"kind": "impression" | "feedback" | "report" | "order", "number": n}.
+metadata `headrace`: {"kind": "impression" | "feedback" | "report" | "order", "number": n}; events also what all rows of
+a table have in common, {"partition": number, "file": name}.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from headrace.quarantine import COLUMNS as QUARANTINE
 from headrace.quarantine import write_quarantine
 from headrace.shard import Quarantine, arrange, write_shard
 from headrace.store import Store, open_store
-from pipelines.events import Limits, Parsed
+from pipelines.events import Limits, Parsed, places
 from pipelines.join import JoinResult, join_part
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, watermark_after
 from pipelines.parse import parse
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["join", "order_table", "read", "result_path", "run_files", "store_at"]
 
-EVENT_FIELDS = [("_id", pa.string()), ("_ts", pa.int64()), ("_partition", pa.int32()), ("_offset", pa.string())]
+EVENT_FIELDS = [("_id", pa.string()), ("_ts", pa.int64()), ("_offset", pa.int64())]
 
 
 @lru_cache(maxsize=4)
@@ -62,7 +63,8 @@ def read(setup: Setup, order: ReadOrder, pool: ThreadPoolExecutor) -> Iterator[t
     parsed = [one for one, _ in parts]
     for number, (_, tables) in enumerate(parts):
         for part, table in tables:
-            yield part, _marked(table, setup.streams[order.stream].role, order.number + number)
+            place = {"partition": order.index, "file": order.spans[number].file}
+            yield part, _marked(table, setup.streams[order.stream].role, order.number + number, **place)
     report = _report(setup, order, parsed)
     for part in range(setup.parts):
         yield part, _marked(pa.table({"json": [json.dumps(asdict(report))]}), "report", order.number)
@@ -98,19 +100,17 @@ def _read_span(setup: Setup, order: ReadOrder, span: Span) -> tuple[Parsed, list
     stream = setup.streams[order.stream]
     limits = Limits(setup.record_bytes, order.tick.now_us + setup.future_us)
     parsed = parse(stream, limits, setup.sources[order.stream].read(span, stream.columns))
-    tables = [_encoded(setup, order, events) for events in parsed.events]
+    tables = [_encoded(setup, order.stream, events) for events in parsed.events]
     if not tables:
         return parsed, []
     table = pa.concat_tables(tables).combine_chunks()
     return parsed, list(_split(table, setup.parts))
 
 
-def _encoded(setup: Setup, order: ReadOrder, events: pa.Table) -> pa.Table:
-    """Accepted raw events -> _id, _ts, _partition, _offset and encoded features, or _label."""
-    partition = pa.array(np.full(events.num_rows, order.index, np.int32))
-    columns = [events["_id"], events["_ts"], partition, events["_offset"]]
-    head = pa.table(columns, schema=pa.schema(EVENT_FIELDS))
-    if setup.streams[order.stream].role == "feedback":
+def _encoded(setup: Setup, stream: str, events: pa.Table) -> pa.Table:
+    """Accepted raw events -> _id, _ts, _offset and encoded features, or _label."""
+    head = events.select(["_id", "_ts", "_offset"])
+    if setup.streams[stream].role == "feedback":
         return head.append_column("_label", events["_label"])
     raw = {name: events[name].combine_chunks() for name in events.column_names if not name.startswith("_")}
     features = setup.schema.encode_features(raw)
@@ -122,8 +122,8 @@ def _split(table: pa.Table, parts: int) -> Iterator[tuple[int, pa.Table]]:
     if parts == 1:
         yield 0, table
         return
-    part = (event_keys(table["_id"]) % np.uint64(parts)).astype(np.int64)
-    order = np.argsort(part, kind="stable")
+    part = (event_keys(table["_id"]) % np.uint64(parts)).astype(np.min_scalar_type(parts))
+    order = np.argsort(part, kind="stable")  # of one or two bytes: radix
     bounds = np.searchsorted(part[order], np.arange(parts + 1))
     for number in range(parts):
         if bounds[number] < bounds[number + 1]:
@@ -169,20 +169,36 @@ def _refused_at_parse(setup: Setup, order: ReadOrder, parsed: Sequence[Parsed]) 
 
 def _sorted(setup: Setup, tables: Iterable[pa.Table]) -> tuple[PartOrder, list[Report], pa.Table, pa.Table]:
     """Tables of one part by kind, each kind in the order of the pieces that it came from."""
-    by_kind: dict[str, list[tuple[int, pa.Table]]] = {"order": [], "report": [], "impression": [], "feedback": []}
+    by_kind: dict[str, list[tuple[dict[str, Any], pa.Table]]] = {
+        kind: [] for kind in ("order", "report", "impression", "feedback")
+    }
     for table in tables:
         mark = json.loads(table.schema.metadata[b"headrace"])
-        by_kind[mark["kind"]].append((mark["number"], table.replace_schema_metadata(None)))
-    ordered = {kind: [table for _, table in sorted(found, key=lambda one: one[0])] for kind, found in by_kind.items()}
-    reports = [Report(**json.loads(table["json"][0].as_py())) for table in ordered["report"]]
-    order = PartOrder.from_json(json.loads(ordered["order"][0]["json"][0].as_py()))
-    fields = pa.schema(EVENT_FIELDS)
-    empty = {
-        "impression": pa.schema([*fields, *setup.schema.arrow()]).empty_table(),
-        "feedback": fields.append(pa.field("_label", pa.float32())).empty_table(),
-    }
-    impressions, feedback = (pa.concat_tables(ordered[kind] or [empty[kind]]).combine_chunks() for kind in empty)
-    return order, reports, impressions, feedback
+        by_kind[mark["kind"]].append((mark, table.replace_schema_metadata(None)))
+    for found in by_kind.values():
+        found.sort(key=lambda one: int(one[0]["number"]))
+    reports = [Report(**json.loads(table["json"][0].as_py())) for _, table in by_kind["report"]]
+    order = PartOrder.from_json(json.loads(by_kind["order"][0][1]["json"][0].as_py()))
+    impressions = _gathered(by_kind["impression"], setup.schema.arrow())
+    feedback = _gathered(by_kind["feedback"], pa.schema([("_label", pa.float32())]))
+    offset = feedback.column_names.index("_offset")  # feedback is little: it may wait for long, and needs its file then
+    return order, reports, impressions, feedback.set_column(offset, "_offset", places(feedback["_offset"]))
+
+
+def _gathered(found: Sequence[tuple[dict[str, Any], pa.Table]], fields: pa.Schema) -> pa.Table:
+    """One table of pieces; what is the same for all rows of a piece, its partition and file, becomes columns."""
+    table = pa.concat_tables([pa.schema([*EVENT_FIELDS, *fields]).empty_table(), *(piece for _, piece in found)])
+    table = table.combine_chunks()
+    rows = [piece.num_rows for _, piece in found]
+    partition = np.repeat(np.array([mark["partition"] for mark, _ in found], np.int32), rows)
+    files = pa.DictionaryArray.from_arrays(
+        pa.array(np.repeat(np.arange(len(found), dtype=np.int32), rows)),
+        pa.array([mark["file"] for mark, _ in found], pa.string()),
+    )
+    offsets = table["_offset"].chunk(0) if table.num_rows else pa.array([], pa.int64())
+    place = pa.StructArray.from_arrays([files, offsets], ["file", "offset"])
+    table = table.set_column(table.column_names.index("_offset"), "_offset", place)
+    return table.append_column("_partition", pa.array(partition))
 
 
 def _write(setup: Setup, order: PartOrder, reports: list[Report], watermark_us: int, result: JoinResult) -> str:
@@ -236,5 +252,5 @@ def _refused_at_join(setup: Setup, order: PartOrder, result: JoinResult) -> Quar
     return write_quarantine(store_at(setup.write_url), table, path=path, fingerprint=setup.schema.fingerprint)
 
 
-def _marked(table: pa.Table, kind: str, number: int) -> pa.Table:
-    return table.replace_schema_metadata({"headrace": json.dumps({"kind": kind, "number": number})})
+def _marked(table: pa.Table, kind: str, number: int, **more: Any) -> pa.Table:
+    return table.replace_schema_metadata({"headrace": json.dumps({"kind": kind, "number": number, **more})})

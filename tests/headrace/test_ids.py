@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import farmhash
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import WrongType
-from headrace.ids import cross_of, id_of, ids_of, null_id, unknown_id
+from headrace.ids import cross_of, fingerprints, id_of, ids_of, null_id, unknown_id
 
 VALUES = st.one_of(
     st.lists(st.none() | st.text(max_size=8)),
@@ -109,3 +110,11 @@ def test_ids_are_tensorflows() -> None:
     a, b = ours[:1000], ours[1000:2000]
     crossed = tf.strings.to_hash_bucket_fast([f"x={i},{j}" for i, j in zip(a, b, strict=True)], 2**62).numpy()
     assert (cross_of("x", [a, b]) & (2**62 - 1) == crossed).all()
+
+
+@pytest.mark.parametrize("longest", [7, 16, 32, 64, 100])
+def test_fingerprints_of_a_column_are_those_of_farmhash(longest: int) -> None:
+    rng = random.Random(longest)
+    texts = [rng.randbytes(rng.randrange(longest + 1)) for _ in range(2_000)]
+    column = pa.array([b"before", *texts, b"after"]).slice(1, len(texts))
+    assert fingerprints(column).tolist() == [farmhash.fingerprint64(text) for text in texts]
