@@ -2,15 +2,21 @@
 
     python benchmarks/bench_trainer.py
 
-The stream is the same for every size of the table: 20 features whose vocabularies grow geometrically from 8 values to
-about 110,000, 2^18 in total, drawn by Zipf's law (exponent 1); 8 numbers with missing values; one label. What a larger
-table has more are rows of ids that came before and no longer do.
+The stream for a table of N rows: 20 id features whose vocabularies grow geometrically from 8 values, N in total, drawn
+by Zipf's law (exponent 1); 8 numbers with missing values; one label. All N ids have a row before the first example, in
+random order, so that hot rows lie all over the table. A larger table thus has more distinct ids in a batch, too: about
+11,000, 12,700 and 14,300 of 40,960 at 2^18, 2^20 and 2^22.
 
-Ours: read_shard (hash check, Parquet), examples, ids to rows, statistics, step; `mlp` 64-32 with width 16 *and* its
-linear table. Keras, in a process of its own with TensorFlow's own thread settings: the same files, ids folded by modulo
-into one Embedding per feature, Dense 64-32, Adam, `fit` for one epoch. Both: batches of 2,048; rows are counted over
-all features together; some batches come first and are not timed. Keras at 2^22 rows runs on 20 batches (its cost per
-step does not change with time), elsewhere on 64.
+Ours: read_shard (hash check, Parquet), examples, statistics, ids to rows, step, progressive evaluation (log-loss, AUC
+and the rest over every row); `mlp` 64-32 with width 16 *and* its linear table. Not in it, because a fit does nothing
+like it: the frozen reference, golden requests, deltas; `trainer.shard_50k_to_delta` has all of them. Keras, with
+TensorFlow's own thread settings: files of the same rows, ids folded by modulo into one Embedding per feature, Dense
+64-32, Adam, `fit` for one epoch, no evaluation. Both: batches of 2,048; rows are counted over all features together.
+
+Each side is a process of its own, made ready first (imports, tracing, a record or some batches that are not timed).
+Then they work in turn, one at a time, ROUNDS times; a ratio is the median over the rounds. Keras rewrites the whole
+table at each step, so that 48 batches a round at 2^20 rows and 24 at 2^22 say what it costs; ours has 64 a round. The
+`_cpu` figures are the same ratios in CPU-seconds, which depend less on what else the machine does, and carry no bar.
 """
 
 from __future__ import annotations
@@ -22,9 +28,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.config import Settings, parse
@@ -32,9 +39,14 @@ from headrace.loop import open_loop
 from headrace.shard import Shard, ShardRecord, arrange, read_shard, write_shard
 from headrace.store import Store, open_store
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FEATURES, NUMBERS, WIDTH, BATCH = 20, 8, 16, 2048
 VOCABULARY = 1 << 18
 RECORD = 64 * BATCH
+KERAS_BATCHES = {20: 48, 22: 24}
+ROUNDS = 5
 SETTINGS = """
 [loop]
 name = "bench"
@@ -84,10 +96,10 @@ def ids_of(feature: int, values: np.ndarray) -> np.ndarray:
     return ((mixed ^ (mixed >> np.uint64(31))) & np.uint64(2**63 - 1)).astype(np.int64)
 
 
-def events(rows: int, seed: int) -> pa.Table:
+def events(rows: int, seed: int, vocabulary: int = VOCABULARY) -> pa.Table:
     """Encoded examples, as the joiner emits them."""
     random = np.random.default_rng(seed)
-    sizes = vocabularies(VOCABULARY)
+    sizes = vocabularies(vocabulary)
     columns: dict[str, Any] = {
         "impression_id": pa.array(np.arange(rows).astype(str)),
         "event_time_us": np.arange(rows),
@@ -110,37 +122,48 @@ def write_record(store: Store, rows: pa.Table, seq: int, fingerprint: str) -> Sh
     )
 
 
-def ours(root: str, table_rows: int, records: int) -> float:
-    """Rows per second of the trainer's own path from file to weights."""
+def ours(root: str, bits: int) -> Callable[[], int]:
+    """The trainer's own path from file to weights and figures: learns the next record, gives its rows."""
+    from training.candidate import learned
     from training.examples import COLUMNS, examples_of
     from training.recipe import design_of
     from training.state import State
 
     settings = settings_for(root)
     schema, store = settings.schema(), open_store(root)
-    design = design_of(settings, schema)
-    state = State(design)
-    for table in state.learner.tables.values():
-        table.rows_of(ids_of(FEATURES, np.arange(table_rows - VOCABULARY)))
-        table.touched[:] = False
-    shards = [write_record(store, events(RECORD, seed), seed, schema.fingerprint) for seed in range(records + 1)]
+    state = State(design_of(settings, schema))
+    known = [ids_of(i, np.arange(size)) for i, size in enumerate(vocabularies(1 << bits))]
+    for ids in np.array_split(np.random.default_rng(0).permutation(np.concatenate(known)), 16):
+        for table in state.learner.tables.values():
+            table.rows_of(ids)
+    state.settle()
+    shards = (
+        write_record(store, events(RECORD, seed, 1 << bits), seed, schema.fingerprint) for seed in range(ROUNDS + 1)
+    )
+    waiting = iter(list(shards))
     names = [*COLUMNS, *(feature.name for feature in schema.features)]
-    started = 0.0
-    for number, shard in enumerate(shards):
-        if number == 1:
-            started = time.perf_counter()
-        state.learn(examples_of([read_shard(store, shard, names)], schema))
-    return records * RECORD / (time.perf_counter() - started)
+
+    def work() -> int:
+        rows = examples_of([read_shard(store, next(waiting), names)], schema)
+        learned(state, [], [rows], None)
+        return len(rows)
+
+    work()
+    return work
 
 
-def keras_naive(root: str, table_rows: int, batches: int) -> float:
-    """Rows per second of what one writes first: Embedding per feature, Adam, fit."""
+def keras_naive(root: str, bits: int) -> Callable[[], int]:
+    """What one writes first: Embedding per feature, Adam, fit."""
     import keras
 
     settings = settings_for(root)
     store = open_store(root)
-    sizes = vocabularies(table_rows)
-    shard = write_record(store, events(RECORD, 99), 99, settings.schema().fingerprint)
+    sizes = vocabularies(1 << bits)
+    fingerprint = settings.schema().fingerprint
+    short, long = (
+        write_record(store, events(batches * BATCH, batches, 1 << bits), batches, fingerprint)
+        for batches in (3, KERAS_BATCHES[bits])
+    )
     inputs = [keras.Input((), dtype="int32", name=f"f{i}") for i in range(FEATURES)]
     numbers = keras.Input((NUMBERS,), name="numbers")
     embedded = [keras.layers.Embedding(size, WIDTH)(x) for size, x in zip(sizes, inputs, strict=True)]
@@ -150,16 +173,15 @@ def keras_naive(root: str, table_rows: int, batches: int) -> float:
     model = keras.Model([*inputs, numbers], keras.layers.Dense(1, "sigmoid")(x))
     model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
 
-    def fit(rows: int) -> None:
-        table = read_shard(store, shard).slice(0, rows)
+    def fit(shard: Shard) -> int:
+        table = read_shard(store, shard)
         columns = [(table[f"f{i}"].to_numpy() % size).astype(np.int32) for i, size in enumerate(sizes)]
         dense = np.nan_to_num(np.stack([table[f"x{i}"].to_numpy() for i in range(NUMBERS)], 1))
         model.fit([*columns, dense], table["label"].to_numpy(), batch_size=BATCH, epochs=1, verbose=0)
+        return table.num_rows
 
-    fit(3 * BATCH)
-    started = time.perf_counter()
-    fit(batches * BATCH)
-    return batches * BATCH / (time.perf_counter() - started)
+    fit(short)
+    return lambda: fit(long)
 
 
 def versions(root: str) -> tuple[float, float]:
@@ -191,38 +213,90 @@ def report(name: str, value: float, unit: str, bar: str = "", holds: bool = True
     print(json.dumps({"name": name, "value": round(value, 2), "unit": unit, "bar": bar, "holds": holds}), flush=True)
 
 
-def measured(kind: str, table_rows: int, amount: int) -> float:
-    """Runs this file in a process of its own, so that neither side inherits the other's settings or memory."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, __file__, kind, str(table_rows), str(amount)]
-    done = subprocess.run(command, env={**os.environ, **quiet}, stdout=subprocess.PIPE, check=True, text=True)
-    return float(done.stdout.split()[-1])
+SIDES = {"ours": ours, "keras": keras_naive}
+
+
+class Worker:
+    """One side at one size of table, in a process of its own: neither inherits the other's settings or memory."""
+
+    def __init__(self, side: str, bits: int) -> None:
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, side, str(bits)],
+            env={**os.environ, **quiet},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready(self) -> None:
+        self._answer()
+
+    def round(self) -> tuple[float, float]:
+        """(rows per second, rows per CPU-second) of one round."""
+        assert self._process.stdin is not None
+        print("go", file=self._process.stdin, flush=True)
+        wall, cpu = self._answer()
+        return wall, cpu
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> list[float]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("figures"):
+                return [float(word) for word in line.split()[1:]]
+        raise SystemExit(f"{self._process.args} ended with {self._process.wait()}")
+
+
+def serve(side: str, bits: int) -> None:
+    """A worker's process: a round for each line it is sent."""
+    with tempfile.TemporaryDirectory() as root:
+        work = SIDES[side](root, bits)
+        print("figures", flush=True)
+        for _ in sys.stdin:
+            wall, cpu = time.perf_counter(), time.process_time()
+            rows = work()
+            print("figures", rows / (time.perf_counter() - wall), rows / (time.process_time() - cpu), flush=True)
+
+
+def in_turn(sides: list[tuple[str, int]]) -> dict[tuple[str, int], npt.NDArray[np.float64]]:
+    """Side -> [rounds, 2]: rows per second and per CPU-second."""
+    workers = {}
+    for side in sides:
+        workers[side] = Worker(*side)
+        workers[side].ready()
+    rounds = [{side: worker.round() for side, worker in workers.items()} for _ in range(ROUNDS)]
+    for worker in workers.values():
+        worker.close()
+    return {side: np.array([one[side] for one in rounds]) for side in sides}
 
 
 def main() -> int:
-    if len(sys.argv) == 4:
-        with tempfile.TemporaryDirectory() as root:
-            print({"ours": ours, "keras": keras_naive}[sys.argv[1]](root, int(sys.argv[2]), int(sys.argv[3])))
+    if len(sys.argv) == 3:
+        serve(sys.argv[1], int(sys.argv[2]))
         return 0
+    speed = in_turn([("ours", 18), ("keras", 20), ("ours", 20), ("keras", 22), ("ours", 22)])
+    for (side, bits), rates in speed.items():
+        report(f"trainer.{side}.2^{bits}", float(np.median(rates[:, 0])), "rows/s")
     fine = True
-    speed = {}
-    for bits, bar, batches in ((18, 0.0, 0), (20, 5.0, 64), (22, 20.0, 20)):
-        speed[bits] = measured("ours", 1 << bits, 4)
-        report(f"trainer.ours.2^{bits}", speed[bits], "rows/s")
-        if not bar:
-            continue
-        naive = measured("keras", 1 << bits, batches)
-        report(f"trainer.keras.2^{bits}", naive, "rows/s")
-        ratio = speed[bits] / naive
-        report(f"trainer.ratio.2^{bits}", ratio, "x", f">= {bar:g}", ratio >= bar)
-        fine &= ratio >= bar
-    flat = speed[22] / speed[18]
-    report("trainer.flat", flat, "x", ">= 0.8", flat >= 0.8)
+    for name, above, below, bar in (
+        ("ratio.2^20", ("ours", 20), ("keras", 20), 5.0),
+        ("ratio.2^22", ("ours", 22), ("keras", 22), 20.0),
+        ("flat", ("ours", 22), ("ours", 18), 0.8),
+    ):
+        wall, cpu = np.median(speed[above] / speed[below], 0).tolist()
+        report(f"trainer.{name}", wall, "x", f">= {bar:g}", wall >= bar)
+        report(f"trainer.{name}_cpu", cpu, "x")
+        fine &= wall >= bar
     with tempfile.TemporaryDirectory() as root:
         shard_s, small_ms = versions(str(Path(root)))
     report("trainer.shard_50k_to_delta", shard_s, "s", "<= 3", shard_s <= 3)
     report("trainer.record_100_to_version", small_ms, "ms")
-    return 0 if fine and flat >= 0.8 and shard_s <= 3 else 1
+    return 0 if fine and shard_s <= 3 else 1
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ class RowIndex:
     """id -> row, and row -> id (`ids`: int64 [used], in row order)."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._ids = np.empty(FIRST_CAPACITY, np.int64)
         self._index = IdIndex.empty(FIRST_CAPACITY)
         self.used = 0
@@ -49,6 +52,12 @@ class RowIndex:
             self._append(ids[new], rows[new])
         return rows
 
+    def restore(self, ids: Ids) -> None:
+        """Becomes the map whose `ids` these are."""
+        if not np.array_equal(self.ids, ids):
+            self._clear()
+            self.admit(ids)
+
     def _append(self, ids: Ids, rows: Rows) -> None:
         needed = self.used + len(ids)
         if needed > len(self._ids):
@@ -64,13 +73,15 @@ class RowIndex:
 class Table:
     """Rows of one width: weights and Adagrad slots as TensorFlow variables that double when full.
 
+    index: its own, or one that it shares with other tables.
     touched: bool [capacity], set for rows that a step may have changed, cleared by whoever publishes them.
     """
 
-    def __init__(self, name: str, width: int, *, seed: int, scale: float) -> None:
+    def __init__(self, name: str, width: int, *, seed: int, scale: float, index: RowIndex | None = None) -> None:
         self.name, self.width = name, width
         self._seed, self._scale = seed, scale
-        self.index = RowIndex()
+        self.index = RowIndex() if index is None else index
+        self._begun = 0  # rows that have their start
         self.touched = np.zeros(FIRST_CAPACITY, bool)
         shape = tf.TensorShape([None, width])
         self.weights = tf.Variable(tf.zeros([FIRST_CAPACITY, width]), shape=shape, trainable=False, name=name)
@@ -78,16 +89,20 @@ class Table:
 
     def rows_of(self, ids: Ids) -> Rows:
         """ids: int64 [n], each at most once -> rows: int32 [n]; new ids get a row. Marks them all as touched."""
-        first = self.index.used
         rows = self.index.admit(ids)
+        self.touch(rows)
+        return rows
+
+    def touch(self, rows: Rows) -> None:
+        """Marks `rows` of the index as touched, once those that are new have their start."""
+        first, self._begun = self._begun, self.index.used
         new = self.index.ids[first:]
         if len(new):
-            self._reserve(self.index.used)
+            self._reserve(self._begun)
             if self._scale:
-                start = tf.constant(np.arange(first, self.index.used, dtype=np.int32))
+                start = tf.constant(np.arange(first, self._begun, dtype=np.int32))
                 self._scatter(self.weights, start, init_rows(new, self.width, self._seed, self._scale))
         self.touched[rows] = True
-        return rows
 
     def read(self, rows: Rows) -> Floats:
         """rows: int32 [n] -> weights float32 [n, width]. Never copies the table."""
@@ -105,11 +120,11 @@ class Table:
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """The inverse of `state`."""
-        self.index = RowIndex()
-        rows = self.index.admit(state["ids"])
-        self._reserve(len(rows))
+        self.index.restore(state["ids"])
+        rows = self._begun = self.index.used
+        self._reserve(rows)
         for variable, fill, name in ((self.weights, 0.0, "weights"), (self.slots, ACCUMULATOR, "slots")):
-            spare = np.full((len(self.touched) - len(rows), self.width), fill, np.float32)
+            spare = np.full((len(self.touched) - rows, self.width), fill, np.float32)
             variable.assign(np.concatenate([state[name], spare]))
         self.touched[:] = False
 
