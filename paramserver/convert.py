@@ -65,7 +65,8 @@ def _check_names(request: wire.PredictRequest, schema: Schema) -> None:
     if absent:
         raise InvalidRequest(
             f"missing feature{'s' if len(absent) > 1 else ''} {', '.join(repr(name) for name in absent)}",
-            hint="a request names every feature once; a value that is not known is given as missing",
+            hint="a request names every feature once; where a value is not known, say so: null, or on the command line "
+            f"`{absent[0]}=`",
             features=absent,
         )
 
@@ -154,8 +155,15 @@ def _encoded(feature: Feature, values: pa.Array) -> pa.Array:
     try:
         return encode_values(feature, values)
     except (EventError, SettingsError) as wrong:  # settings: a time whose form the schema does not say
-        hint = "send this time as ISO 8601 text: 2026-11-22T21:30:00Z" if feature.kind == "time" else wrong.hint
-        raise InvalidRequest(wrong.message, hint=hint, feature=feature.name) from None
+        if feature.kind != "time":
+            raise InvalidRequest(wrong.message, hint=wrong.hint, feature=feature.name) from None
+        value = next((value for value in values.to_pylist() if value is not None), None)
+        raise InvalidRequest(
+            f"feature '{feature.name}' wants a time, of which it takes the {feature.part}; {value!r} is none that can "
+            "be read",
+            hint=f"send it as ISO 8601 text: {feature.name}=2026-11-22T21:30:00Z",
+            feature=feature.name,
+        ) from None
 
 
 def _first(ids: Ids, offsets: Ids, most: int) -> Ragged:

@@ -178,6 +178,7 @@ class Server:
             "version": served.version if served else None,
             "applied": self.replica.applied_version,
             "problem": problem.message if problem else "",
+            "hint": problem.hint if problem else "",
         }
 
 

@@ -55,9 +55,10 @@ def backtest(
     """
     from headrace.cli.freshness import report
     from headrace.cli.freshness.history import read_history
-    from headrace.cli.freshness.periods import parse_every
+    from headrace.cli.freshness.periods import check_warmup, parse_every
 
     intervals = parse_every(every)
+    check_warmup(warmup)
     folder = scratch or SCRATCH
     terminal.say("reading the history …")
     settings = _example(example, folder) if example else options.load(config)

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import typer
 
     from headrace.config import Settings
+    from headrace.loop import Loop
+    from headrace.status import Heartbeat
 
 FREE_BYTES = 2_000_000_000
 _AHEAD_US = 60 * clock.SECOND_US
@@ -79,7 +82,9 @@ def _checks(config: Path) -> Iterator[Check]:
     yield Check("settings", True, str(config))
     yield from _sources(settings)
     yield from _loop(settings)
-    yield _port(settings.serve.host, settings.serve.port)
+    servers = _servers(settings)
+    yield _port(settings.serve.host, settings.serve.port, servers)
+    yield from _served(settings, servers)
     yield _mlflow(settings.track.uri)
 
 
@@ -147,8 +152,6 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def _temporary_space() -> Check:
-    import tempfile
-
     return _space("temporary", Path(tempfile.gettempdir()))
 
 
@@ -178,8 +181,14 @@ def _loop(settings: Settings) -> Iterator[Check]:
     if local is not None:
         folder = Path(local)
         existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        if not os.access(existing, os.W_OK):
-            yield Check("root", False, f"{existing} cannot be written", "change its owner, or `root` in [loop]")
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            found = f"[loop] root: {existing} cannot be written: {error.strerror}"
+            yield Check(
+                "root", False, found, options.ROOT_HINTS.get(error.errno or 0, "choose another `root` in [loop]")
+            )
             return
         yield _space("root", existing)
         if not (folder / "loop.json").exists():
@@ -193,14 +202,55 @@ def _loop(settings: Settings) -> Iterator[Check]:
         return
     found = ", ".join(f"{name} record {head.seq}" if head else f"no {name} yet" for name, head in heads.items())
     yield Check("logs", True, found)
-    times = [head.body.get("committed_at_us") or head.body["created_at_us"] for head in heads.values() if head]
+    times = [head.body.get("committed_at_us", head.body.get("created_at_us", 0)) for head in heads.values() if head]
     newest_us = max(times, default=0)
     if newest_us > clock.now_us() + _AHEAD_US:
         found = f"the newest record is from {clock.iso(newest_us)}: ahead of this clock"
         yield Check("clock", False, found, "set the clock (NTP)")
+    yield _next_tick(loop, settings, read=heads["shard"] is not None)
 
 
-def _port(host: str, port: int) -> Check:
+def _next_tick(loop: Loop, settings: Settings, *, read: bool) -> Check:
+    """What would stop the pipeline: sources that are not what was read from them, settings that do not fit."""
+    from pipelines.pipeline import Pipeline
+
+    try:
+        planned = Pipeline(loop, settings).plan()
+    except HeadraceError as error:
+        return _failed("pipeline", error)
+    what = "the sources are" + (" as they were read" if read else " there")
+    return Check("pipeline", True, what + (f"; about {planned.size:,} bytes are new" if planned.size else ""))
+
+
+def _servers(settings: Settings) -> list[Heartbeat]:
+    """The living servers of this loop."""
+    from headrace import status
+
+    try:
+        found = status.heartbeats(options.open_loop(settings).store)
+    except HeadraceError:
+        return []
+    return [beat for beat in found if beat.role == "server" and beat.living(clock.now_us())]
+
+
+def _served(settings: Settings, servers: list[Heartbeat]) -> Iterator[Check]:
+    """Whether each server answers from the newest version."""
+    try:
+        head = options.open_loop(settings).version_log().head() if servers else None
+    except HeadraceError:
+        return
+    newest = None if head is None else head.body["pinned"] if head.body["pinned"] is not None else head.seq
+    for server in servers:
+        version, problem = server.info.get("version"), server.info.get("problem", "")
+        found = f"process {server.pid} serves {'nothing' if version is None else f'version {version}'} of {newest}"
+        fix = server.info.get("hint") or "run `headrace log verify --deep`"
+        yield Check("server", not problem, f"{found}: {problem}" if problem else found, fix if problem else "")
+
+
+def _port(host: str, port: int, servers: list[Heartbeat]) -> Check:
+    mine = [server.pid for server in servers if server.info.get("address") == f"{host}:{port}"]
+    if mine:
+        return Check("port", True, f"{host}:{port} is this loop's running server (process {mine[0]})")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

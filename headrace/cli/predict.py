@@ -37,7 +37,8 @@ def predict(
 ) -> int:
     """Ask the server for scores. Every feature once: one value, or one per candidate.
 
-    Parts of the impression's own time (hour, weekday) may be left out: they are those of now.
+    A value that is not known: `name=` (null in JSON). Parts of the impression's own time (hour, weekday) may be left
+    out: they are those of now.
     """
     kinds: Mapping[str, str] = {}
     of_now: dict[str, str] = {}
@@ -66,7 +67,9 @@ def predict(
         return terminal.Code.OK
     for score in answer.scores:
         terminal.show(f"{score:.6f}")
-    until = f"events up to {clock.iso(answer.watermark_us)}" if answer.watermark_us else "nothing learned yet"
+    until = "nothing learned yet"
+    if answer.watermark_us and answer.age_s is not None:
+        until = f"events up to {clock.iso(answer.watermark_us)}: {clock.duration(answer.age_s)} old"
     terminal.say(f"version {answer.version}, {until}")
     return terminal.Code.OK
 
@@ -75,7 +78,7 @@ def parse(arguments: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:
     """The request that the arguments spell.
 
     kinds: kind of each feature where known; a value is read as a number only for kind `number`, so that `zip=00123`
-    stays the text that it was in the log.
+    stays the text that it was in the log. `name=` is a missing value.
 
     >>> parse(["user=7", "price=1.50"], {"user": "id", "price": "number"})
     {'user': '7', 'price': 1.5}
@@ -100,14 +103,18 @@ def parse(arguments: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:
 
 def _value(name: str, text: str, kind: str) -> Any:
     if kind == "ids":
-        return [text.split(",")]
+        return [text.split(",") if text else []]
+    if not text:
+        return None
     if kind not in ("number", "bucket"):
         return text
     try:
         return float(text)
     except ValueError:
         raise InvalidRequest(
-            f"feature {name!r} is a number, {text!r} is none", hint=f"for example `{name}=1.5`", feature=name
+            f"feature {name!r} is a number, {text!r} is none",
+            hint=f"for example `{name}=1.5`; where it is not known: `{name}=`",
+            feature=name,
         ) from None
 
 

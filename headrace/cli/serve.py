@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace import clock
 from headrace.cli import options, resident, terminal
 from headrace.cli.quiet import native_output
 from headrace.errors import LostRace, StoreError
@@ -14,6 +15,7 @@ from headrace.errors import LostRace, StoreError
 if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.loop import Loop
+    from paramserver.replica import Replica
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     *,
-    port: Annotated[int | None, typer.Option("--port", help="Instead of the settings'; 0 = any free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Instead of the settings'; 0 = any free one.")
+    ] = None,
     config: options.Config = options.DEFAULT,
 ) -> int:
     """Answer predictions over gRPC.
@@ -42,11 +46,39 @@ def serve(
         server.start()
         try:
             terminal.say(f"serving {settings.loop.name} on {server.address}; try: headrace predict --help")
+            server.replica.watch(Narrator(server.replica).tell)
             while not stop():
                 time.sleep(0.1)
         finally:
             server.stop()
     return terminal.Code.OK
+
+
+class Narrator:
+    """Says what a replica serves, a line per swap, and what keeps it from the newest version."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._version: int | None = None
+        self._problem = ""
+
+    def tell(self) -> None:
+        """Called after every change."""
+        served, problem = self._replica.served, self._replica.problem
+        if served is not None and served.version != self._version:
+            self._version = served.version
+            until = served.record.watermark_us
+            reach = f"events up to {clock.iso(until)}" if until else "nothing learned yet: it answers the prior"
+            terminal.say(f"version {served.version}: {reach}")
+        text = problem.message if problem is not None else ""
+        if problem is not None and text != self._problem:
+            goes_on = "nothing is answered" if served is None else f"version {served.version} goes on answering"
+            terminal.say(f"PROBLEM: {text}; {goes_on}")
+            if problem.hint:
+                terminal.say(f"    fix: {problem.hint}")
+        elif not text and self._problem:
+            terminal.say("the problem is over")
+        self._problem = text
 
 
 def _write_version_0(loop: Loop, settings: Settings) -> None:

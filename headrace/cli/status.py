@@ -133,9 +133,20 @@ def _text(state: dict[str, Any]) -> str:
         word = "running" if process["living"] else "gone"
         who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"
         lines.append((process["role"], f"{word}  {who}"))
+        lines += [("", line) for line in _served(process, versions) if process["living"]]
     if not state["processes"]:
         lines.append(("running", "nothing"))
     return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)
+
+
+def _served(process: dict[str, Any], versions: dict[str, Any] | None) -> list[str]:
+    """What a server answers from, beside what it should, and why."""
+    if process["role"] != "server" or versions is None:
+        return []
+    info = process["info"]
+    serves = "nothing" if info.get("version") is None else f"version {info['version']}"
+    lines = [f"serves {serves} of {versions['served']}"]
+    return lines + ([f"PROBLEM: {info['problem']}"] if info.get("problem") else [])
 
 
 def _time(time_us: int | None) -> str:

@@ -14,9 +14,12 @@ from headrace.cli.quiet import native_output
 from headrace.errors import HeadraceError, TrainingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.config import Settings
-    from headrace.log import Entry
+    from headrace.log import Entry, Log
     from headrace.loop import Loop
+    from training.trainer import Trainer
 
 POLL_S = 0.2
 
@@ -51,6 +54,10 @@ def train(
         raise typer.BadParameter("--once and --watch exclude each other")
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
+    if watch:
+        resident.say_waiting(loop, "trainer")
+    else:
+        resident.alone(loop, "trainer", "it learns what is new by itself; `headrace retrain` asks it for a version now")
     with native_output("train"):
         terminal.say("starting TensorFlow (10 to 30 s) …")
         from training.trainer import Trainer
@@ -59,7 +66,7 @@ def train(
         if watch:
             with resident.until_stopped(f"headrace train --watch -c {config}") as stop:
                 terminal.say(f"trainer ready; following the shard log of {settings.loop.root}")
-                trainer.run(stop=stop)
+                trainer.run(stop=_telling(trainer, loop.version_log(), stop))
             return terminal.Code.OK
         made: list[Entry] = []
         while (entry := trainer.step()) is not None:
@@ -104,6 +111,20 @@ def retrain(
     return terminal.Code.REFUSED if entry.kind == "hold" else terminal.Code.OK
 
 
+def _telling(trainer: Trainer, log: Log, stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, which the trainer asks between two steps, and a line for every version that it has made since."""
+    told = trainer.record.version
+
+    def stop_and_tell() -> bool:
+        nonlocal told
+        while told < trainer.record.version:
+            told += 1
+            terminal.say(_line(log.read(told)))
+        return stop()
+
+    return stop_and_tell
+
+
 def _answer(loop: Loop, request: Entry, seen: int, timeout_s: float) -> Entry:
     """The version record after `seen` that answers the request."""
     log = loop.version_log()
@@ -117,7 +138,7 @@ def _answer(loop: Loop, request: Entry, seen: int, timeout_s: float) -> Entry:
                 return entry
         time.sleep(POLL_S)
     raise TrainingError(
-        f"request {request.seq} was not answered within {timeout_s:.0f} s",
+        f"request {request.seq} was not answered within {clock.duration(timeout_s)}",
         hint="the request stays; `headrace status` shows whether the trainer lives and how far it is",
         request=request.seq,
     )
@@ -145,4 +166,6 @@ def _line(entry: Entry) -> str:
     body = entry.body
     rows = body["digest"].get("rows", 0)
     until = clock.iso(body["watermark_us"]) if body["watermark_us"] else "-"
+    if entry.kind == "delta" and not body["trained"]:
+        return f"version {entry.seq}  nothing new to learn: the parameters are those of version {body['base']}"
     return f"version {entry.seq}  {entry.kind}  events up to {until}  {rows} rows published"

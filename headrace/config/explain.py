@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -36,6 +37,15 @@ _WORDS: Final = {
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "may have letters, digits, '-', '_' and '.', at most 64",
     "value_error": "{error}",
+}
+
+
+_UNITS: Final[dict[str, tuple[str, dict[str, float]]]] = {
+    "s": ("seconds", {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}),
+    "bytes": (
+        "bytes",
+        {"": 1, "b": 1, "kb": 1_000, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30},
+    ),
 }
 
 
@@ -81,8 +91,25 @@ def _wrong(detail: ErrorDetails) -> tuple[str, str]:
     value = detail["input"]
     shown = "" if isinstance(value, Mapping) else f" = {value!r}"
     choices = [choice.strip("'") for choice in str(context.get("expected", "")).replace(" or ", ", ").split(", ")]
-    hint = nearest(value, choices) if isinstance(value, str) and choices else ""
+    hint = nearest(value, choices) if isinstance(value, str) and "expected" in context else ""
+    hint = hint or _unit_hint(str(detail["loc"][-1]), value)
     return f"{place(detail['loc'])}{shown}: {words}", hint
+
+
+def _unit_hint(key: str, value: Any) -> str:
+    """Of a span or a size that is written with its unit.
+
+    >>> _unit_hint("attribution_s", "9d")
+    'write seconds, as a number: attribution_s = 777600'
+    """
+    ending = key.rpartition("_")[2]
+    if ending not in _UNITS or not isinstance(value, str):
+        return ""
+    name, sizes = _UNITS[ending]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+    size = sizes.get(match[2].lower()) if match else None
+    number = f"{float(match[1]) * size:.15g}" if match and size else "…"
+    return f"write {name}, as a number: {key} = {number}"
 
 
 def _plain(value: Any) -> str:

@@ -135,6 +135,50 @@ def test_a_root_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixtu
     assert "events.jsonl" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("root", "cause", "hint"),
+    [("events.jsonl/loop", "Not a directory", "a part of that path is a file"), ("/proc/nope", "No such", "choose")],
+)
+def test_a_root_that_cannot_be_is_named_with_its_cause(
+    folder: Path, capsys: pytest.CaptureFixture[str], root: str, cause: str, hint: str
+) -> None:
+    change(folder, 'name = "feed"', f'name = "feed"\nroot = "{root}"')
+    assert run(["pipeline", "run", "--once"]) == 1
+    said = capsys.readouterr().err
+    assert "[loop] root = " in said
+    assert cause in said
+    assert hint in said
+    assert run(["doctor"]) == 4
+    assert "BAD  root" in capsys.readouterr().out
+
+
+def test_doctor_says_what_stops_the_pipeline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from headrace.shard import Range
+
+    loop = open_loop(open_store(str(folder / "loop")), "feed")
+    identity = {"file": "events.jsonl", "size": 9_999_999, "hash": "", "behind": {}}
+    end = {"file": "events.jsonl", "offset": 9_999_999}
+    ranges = tuple(Range(name, "files", identity, end, end) for name in ("click", "impression"))
+    body = ShardRecord(0, ranges, 1, 0, 0, 0, (), (), {}, "f", "0", 0).to_body()
+    loop.shard_log().append("shard", body, None)
+    assert run(["doctor"]) == 4
+    said = capsys.readouterr().out
+    assert "BAD  pipeline" in said
+    assert "9999999 were read from it" in said
+
+
+def test_ports_out_of_range_are_a_usage_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folder.exists()
+    assert run(["serve", "--port", "70000"]) == 2
+    assert "65535" in capsys.readouterr().err
+
+
+def test_warmups_are_checked_before_anything_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "events.jsonl").unlink()
+    assert run(["backtest", "--warmup", "2"]) == 2
+    assert "reading" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def record(folder: Path) -> Path:
     """A loop with one empty shard record; the file of the record."""
@@ -244,12 +288,20 @@ def server(folder: Path) -> Iterator[str]:
         ('{"user": ["a", "b"], "price": [1, 2, 3]}', "2 values"),
         (json.dumps({"user": "u", "price": [1.0] * 1_001}), "1001 candidates"),
         ('{"user": "u", "price": "cheap"}', "price"),
+        ("user", "name=value"),
     ],
 )
 def test_predict(server: str, capsys: pytest.CaptureFixture[str], request_: str, part: str) -> None:
     error = refused(capsys, "predict", request_, "--address", server, code=2)
     assert error["error"] == "serving.invalid_request"
     assert part in error["message"]
+
+
+def test_a_missing_value_is_an_empty_one(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "user=", "price=", "--address", server]) == 0
+    assert "version 0, nothing learned yet" in capsys.readouterr().err
+    assert run(["predict", "user=u1", "--address", server]) == 2
+    assert "`price=`" in capsys.readouterr().err
 
 
 def test_predict_answers(server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,4 +314,5 @@ def test_predict_answers(server: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_predict_without_a_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert folder.exists()
     error = refused(capsys, "predict", "user=u1", "price=2", "--address", "127.0.0.1:1", code=1)
+    assert error["error"] == "serving.unreachable"
     assert "headrace serve" in error["hint"]

@@ -19,6 +19,7 @@ from headrace.version import VersionRecord
 from training.start import write_start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from headrace.log import Entry
@@ -73,6 +74,19 @@ def trainer_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, kinds: list[str]) ->
         def step(self, *, request: Entry | None = None) -> Entry | None:
             return append(loop, kinds.pop(0), answers=request.seq if request else None) if kinds else None
 
+        def run(self, *, stop: Callable[[], bool]) -> None:
+            while not stop() and self.step() is not None:
+                pass
+            stop()
+
+        @property
+        def record(self) -> VersionRecord:
+            head = loop.version_log().head()
+            assert head is not None
+            return VersionRecord.from_entry(head)
+
+        def close(self) -> None: ...
+
     monkeypatch.setitem(sys.modules, "training.trainer", SimpleNamespace(Trainer=Trainer))
 
 
@@ -93,6 +107,30 @@ def test_retrain_trains_here_where_no_trainer_lives(
     said = capsys.readouterr()
     assert "training here" in said.err
     assert json.loads(said.out)["version"] == 1
+
+
+def test_watching_says_every_version(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, ["delta", "hold"])
+    assert run(["train", "--watch"]) == 0
+    said = capfd.readouterr().err
+    assert "version 1  nothing new to learn: the parameters are those of version 0" in said
+    assert "version 2  hold" in said
+
+
+def test_a_second_trainer_is_refused_before_tensorflow_starts(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, [])
+    status.beat(loop.store, "trainer", {}, clock.now_us(), nonce="other")
+    assert run(["train", "--once"]) == 1
+    said = capsys.readouterr().err
+    assert "another trainer runs on this root" in said
+    assert "headrace retrain" in said
+    assert "TensorFlow" not in said
+    assert run(["train", "--watch"]) == 0
+    assert "this one waits until it ends" in capsys.readouterr().err
 
 
 def test_retrain_waits_for_the_resident_trainer(

@@ -190,6 +190,15 @@ def test_there_must_be_feedback() -> None:
         config.parse(one)
 
 
+@pytest.mark.parametrize(
+    ("span", "seconds"), [("9d", "777600"), ("1.5 h", "5400"), ("500ms", "0.5"), ("soon", "…"), ("", "…")]
+)
+def test_spans_with_a_unit_are_told_in_seconds(span: str, seconds: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        config.parse(FEED.replace("attribution_s = 1800", f'attribution_s = "{span}"'))
+    assert error.value.hint == f"write seconds, as a number: attribution_s = {seconds}"
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as error:
         config.parse(FEED.replace("wait_s", "wait").replace('name = "feed"', ""), file="my.toml")

@@ -73,11 +73,16 @@ def cut_of(times_us: NDArray[np.int64], warmup: float) -> int:
 
     times_us: int64 [n], sorted.
     """
+    check_warmup(warmup)
+    return int(times_us[min(int(len(times_us) * warmup), len(times_us) - 1)])
+
+
+def check_warmup(warmup: float) -> None:
+    """SettingsError unless it is a fraction."""
     if not 0 < warmup < 1:
         raise SettingsError(
             f"--warmup {warmup} is not a fraction between 0 and 1", hint="for example `--warmup 0.6`", warmup=warmup
         )
-    return int(times_us[min(int(len(times_us) * warmup), len(times_us) - 1)])
 
 
 def edges_of(cut_us: int, last_us: int, period_us: int) -> list[int]:
