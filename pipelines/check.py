@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from headrace.encode import encode_values, misfits
 from headrace.errors import MissingFeature, WrongType
+from headrace.features import nearest
 from headrace.times import parse_time
 from pipelines.events import RAW_BYTES, REASONS, Columns, Limits, Parsed, Refused, Stream
 
@@ -59,7 +60,9 @@ def require(stream: Stream, names: Sequence[str], place: str) -> None:
         what = f"feature '{features[0]}'" if features else f"stream '{stream.name}'"
         raise MissingFeature(
             f"{place} has no column '{missing[0]}', which {what} needs",
-            hint=f"its columns are {', '.join(names) or 'none'}: correct the settings, or give `column` the right name",
+            hint=(f"{near} " if (near := nearest(missing[0], list(names))) else "")
+            + f"its columns are {', '.join(names) or 'none'}: correct the settings; a feature says its place with "
+            '`column = "…"`, or `path = "a.b"` for a field inside one',
             feature=features[0] if features else "",
             column=missing[0],
         )

@@ -48,7 +48,9 @@ def build() -> typer.Typer:
             "headrace backtest --example flights     what would retraining be worth? (on 2013's flights)",
             "headrace init --from events.parquet     first settings for your own events",
             "headrace doctor                         is everything here that is needed?",
-        ),
+        )
+        + "\n\n"
+        + terminal.EXIT_CODES,
     )
     app.callback()(_root)
     for module in COMMANDS:

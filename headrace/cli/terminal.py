@@ -1,6 +1,6 @@
 """What commands say, and where: data on stdout, talk on stderr, errors in one place.
 
-Exit codes: 0 ok, 1 failed, 2 usage or settings, 3 refused by a gate, 4 unhealthy, 130 interrupted.
+Exit codes: `EXIT_CODES`.
 
 An error is three lines: what happened, `fix:` what to do, `code:` its name on the troubleshooting page. With `--json`
 it is one object `{"error", "message", "hint", "context"}` on stdout. A HeadraceError never shows a traceback; any other
@@ -32,6 +32,16 @@ class Code(IntEnum):
     REFUSED = 3
     UNHEALTHY = 4
     INTERRUPTED = 130
+
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    failed; another process has the role (log.busy)
+  2    usage: an option, a setting, a request that cannot be right
+  3    the gate held a candidate
+  4    unhealthy: damage, `config check`, `doctor`, `log verify`
+  130  interrupted"""
 
 
 def say(text: str = "") -> None:

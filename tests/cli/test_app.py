@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.cli import app, status, terminal
 from headrace.cli.app import run
 from headrace.errors import SettingsError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMANDS = [
     ["init"],
@@ -49,6 +47,17 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
 def test_every_reading_command_speaks_json(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command, "--help"]) == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_help_and_readme_say_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    said = capsys.readouterr().out
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for code in terminal.Code:
+        assert f"    {code:<5}" in said
+        assert f"| {code} |" in readme
+    for command in COMMANDS:
+        assert f"`{' '.join(command)}" in readme
 
 
 def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,13 @@ def test_a_column_that_is_not_there_has_a_neighbour(
     assert hint in checked(capsys, 4)
 
 
+def test_a_column_that_a_csv_does_not_have_has_a_neighbour(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "events.csv").write_text(f"id,at,type,usr,item\n1,{AT},impression,u,i\n")
+    (folder / "headrace.toml").write_text(SETTINGS.replace(".jsonl", ".csv").replace(', path = "item.price"', ""))
+    change(folder, "price = ", "item = ")
+    assert "did you mean 'usr'?" in checked(capsys, 4)
+
+
 def test_a_source_that_is_not_there_names_its_setting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "events.jsonl").unlink()
     for command in (["config", "check"], ["pipeline", "plan"]):
