@@ -187,6 +187,7 @@ class Pipeline:
         if other is None:
             return False
         self._claim.release()
+        self._idle = {}  # who waits does not look
         if other.nonce != self._awaited:
             self._awaited = other.nonce
             on_wait(other)

@@ -1,4 +1,7 @@
-"""Kills a pipeline again and again while its files grow, then compares all rows with plain Python. One JSON line.
+"""Kills a pipeline again and again while its files grow and time goes on, then compares all rows with plain Python.
+
+One JSON line. The streams fall idle in between, so that events come later than the watermark allows for; the reference
+goes record by record, by what each says that it read and by its watermark, and by nothing else of it.
 
     python tests/loop/kill_pipeline.py --kills 200
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 T0 = 1_700_000_000_000
 NOW_US = (T0 + 3_600_000) * 1_000
 WAIT, ATTRIBUTION = 30_000, 300_000
+QUIET = 10  # looks without anything new, about 20 s: idle_s is 2
 ROLES = {"impression": "impression", "click": "feedback"}
 PLACES = [name for name in failpoints.NAMES if name.startswith(("pipeline.", "log."))]
 NAMES = ["impression_id", "event_time_us", "label", "row_kind", "emit_time_us"]
@@ -55,39 +59,56 @@ def main() -> int:
 
 
 def torture(folder: Path, kills: int, rng: random.Random, *, trust_listing: bool) -> dict[str, Any]:
-    shown, clicks, files = _events(max(400, 60 * kills), rng)
+    files = _events(max(400, 60 * kills), rng)
     settings = _settings(folder)
     places: Counter[str] = Counter()
-    revealed = 0.0
+    revealed, now_us = 0.0, NOW_US
     while sum(places.values()) < kills:
         revealed = min(1.0, revealed + rng.random() / (2 * kills))
-        _reveal(folder, files, revealed)
+        _reveal(folder, files, revealed, revealed * rng.uniform(0.3, 0.8))
         place = rng.choice([*PLACES, "random"]) if sum(places.values()) >= len(PLACES) else PLACES[sum(places.values())]
-        if _incarnation(settings, place, rng):
+        now_us += 600_000_000
+        if _incarnation(settings, place, now_us, rng):
             places[place] += 1
         if revealed == 1.0:  # nothing is left to be killed over
             break
-    _reveal(folder, files, 1.0)
-    Pipeline(_loop(settings), settings, now_us=lambda: NOW_US).run(drain=True)
+    _reveal(folder, files, 1.0, 1.0)
+    Pipeline(_loop(settings), settings, now_us=Clock(now_us + 600_000_000, rng)).run(drain=True)
     records = [ShardRecord.from_entry(entry) for entry in _entries(_loop(settings).shard_log())]
+    expected = _expected(records, files)
     rows = _listed(folder / "loop") if trust_listing else _named(settings, records)
     return {
         "kills": sum(places.values()),
         "places": dict(sorted(places.items())),
         "records": len(records),
         "rows": sum(rows.values()),
-        "lost": sum((_expected(shown, clicks) - rows).values()),
-        "twice": sum((rows - _expected(shown, clicks)).values()),
-        "equal": rows == _expected(shown, clicks),
-        "sums": _sums_hold(records),
+        "by_idleness": sum(all(one.start == one.end for one in record.ranges) for record in records),
+        "behind": _behind(expected, files),
+        "lost": sum((expected - rows).values()),
+        "twice": sum((rows - expected).values()),
+        "equal": rows == expected,
+        "sums": _sums_hold(records, files),
     }
 
 
-def _incarnation(settings: Settings, place: str, rng: random.Random) -> bool:
-    """Run until there is nothing new, or until the kill; whether it was killed."""
+class Clock:
+    """Goes on by up to four seconds whenever someone looks."""
+
+    def __init__(self, start_us: int, rng: random.Random) -> None:
+        self.now_us = start_us
+        self._rng = random.Random(rng.random())
+
+    def __call__(self) -> int:
+        self.now_us += self._rng.randint(0, 4_000_000)
+        return self.now_us
+
+
+def _incarnation(settings: Settings, place: str, now_us: int, rng: random.Random) -> bool:
+    """Run until there has been nothing new for a while, or until the kill; whether it was killed."""
+    clock = Clock(now_us, rng)
     pid = os.fork()
     if pid == 0:
-        _child(settings, place, rng.randint(1, 4))
+        _child(settings, place, rng.randint(1, 4), clock)
     if place == "random":
         time.sleep(rng.random() * 0.6)
         os.kill(pid, signal.SIGKILL)
@@ -98,31 +119,36 @@ def _incarnation(settings: Settings, place: str, rng: random.Random) -> bool:
     return code != 0
 
 
-def _child(settings: Settings, place: str, hit: int) -> None:
+def _child(settings: Settings, place: str, hit: int, clock: Clock) -> None:
     try:
         if place != "random":
             os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
-        Pipeline(_loop(settings), settings, now_us=lambda: NOW_US).run(once=True)
+        pipeline, quiet = Pipeline(_loop(settings), settings, now_us=clock), 0
+        while quiet < QUIET:
+            quiet = 0 if pipeline.tick() is not None else quiet + 1
+        pipeline.close()
     except BaseException as error:  # noqa: BLE001  (a fork must never return into the parent's code)
         print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
     os._exit(0)
 
 
-def _events(n: int, rng: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, bytes]]:
+def _events(n: int, rng: random.Random) -> dict[str, bytes]:
     shown, clicks = [], []
     for k in range(n):
         ts = T0 + 1_200_000 * k // n + rng.randint(-1_000, 1_000)
         shown += [{"id": f"i{k}", "ts": ts, "user": rng.randrange(50)}] * (1 + (rng.random() < 0.05))
-        if rng.random() < 0.2:
-            clicks.append({"id": f"i{k}", "at": ts + rng.choice([0, 1_000, WAIT, WAIT + 1, 100_000, ATTRIBUTION])})
+        if rng.random() < 0.4:
+            delay = rng.choice([0, 1_000, WAIT // 2, WAIT - 1, WAIT, WAIT + 1, 100_000, ATTRIBUTION])
+            clicks.append({"id": f"i{k}", "at": ts + delay})
     clicks.sort(key=lambda one: one["at"])
     texts = {name: "".join(json.dumps(one) + "\n" for one in rows) for name, rows in (("i", shown), ("c", clicks))}
-    return shown, clicks, {name: text.encode() for name, text in texts.items()}
+    return {name: text.encode() for name, text in texts.items()}
 
 
-def _reveal(folder: Path, files: dict[str, bytes], share: float) -> None:
-    for name, data in files.items():
+def _reveal(folder: Path, files: dict[str, bytes], shown: float, clicks: float) -> None:
+    """Let the files grow to these shares; a smaller one than before changes nothing."""
+    for (name, data), share in zip(files.items(), (shown, clicks), strict=True):
         with (folder / f"{name}.jsonl").open("ab") as stream:
             stream.write(data[stream.tell() : int(share * len(data))])
 
@@ -136,7 +162,7 @@ def _settings(folder: Path) -> Settings:
         },
         label={"mode": "implicit", "wait_s": WAIT / 1_000, "attribution_s": ATTRIBUTION / 1_000},
         features={"user": {"kind": "id"}},
-        pipeline={"max_bytes_per_tick": 1_500, "tick_s": 0.001},
+        pipeline={"max_bytes_per_tick": 1_500, "tick_s": 0.001, "idle_s": 2},
     )
 
 
@@ -167,23 +193,59 @@ def _rows(tables: Any) -> Counter[Any]:
     return rows
 
 
-def _expected(shown: list[dict[str, Any]], clicks: list[dict[str, Any]]) -> Counter[Any]:
-    said = {one["id"]: one["at"] for one in clicks}
+def _expected(records: list[ShardRecord], files: dict[str, bytes]) -> Counter[Any]:
+    """The rows by the rules of `pipelines.label`, given what each record read and its watermark."""
     rows: Counter[Any] = Counter()
-    for id_, ts in {(one["id"], one["ts"]) for one in shown}:
+    shown: dict[str, int] = {}
+    said: dict[str, int] = {}
+    labels: dict[str, float] = {}
+    before = 0.0
+    for record in records:
+        after = record.watermark_us / 1_000
+        for one in _read(record, "impression", files["i"]):
+            if one["ts"] + ATTRIBUTION >= before:
+                shown.setdefault(one["id"], one["ts"])
+        for one in _read(record, "click", files["c"]):
+            if one["at"] + ATTRIBUTION >= before:
+                said[one["id"]] = one["at"]
+        for id_, ts in shown.items():
+            delay = said.get(id_, 1 << 60) - ts
+            if ts + ATTRIBUTION < before:
+                continue
+            if id_ not in labels and ts + WAIT < after:
+                labels[id_] = float(delay <= WAIT)
+                rows[id_, ts, labels[id_], "observed", ts + WAIT] += 1
+            if labels.get(id_) == 0.0 and delay <= ATTRIBUTION and ts + delay < after:
+                labels[id_] = 1.0
+                rows[id_, ts, 1.0, "correction", ts + delay] += 1
+        before = after
+    return rows
+
+
+def _read(record: ShardRecord, stream: str, data: bytes) -> list[dict[str, Any]]:
+    low, high = next((one.start["offset"], one.end["offset"]) for one in record.ranges if one.stream == stream)
+    return [json.loads(line) for line in data[low:high].splitlines()]
+
+
+def _behind(expected: Counter[Any], files: dict[str, bytes]) -> int:
+    """Rows that would be others if every event had come in time."""
+    shown = {one["id"]: one["ts"] for one in map(json.loads, files["i"].splitlines())}
+    said = {one["id"]: one["at"] for one in map(json.loads, files["c"].splitlines())}
+    rows: Counter[Any] = Counter()
+    for id_, ts in shown.items():
         delay = said.get(id_, 1 << 60) - ts
         rows[id_, ts, float(delay <= WAIT), "observed", ts + WAIT] += 1
         if WAIT < delay <= ATTRIBUTION:
             rows[id_, ts, 1.0, "correction", ts + delay] += 1
-    return rows
+    return sum((expected - rows).values()) + sum((rows - expected).values())
 
 
-def _sums_hold(records: list[ShardRecord]) -> bool:
+def _sums_hold(records: list[ShardRecord], files: dict[str, bytes]) -> bool:
     previous = None
     for record in records:
         record.check(previous, ROLES)
         previous = record
-    return True
+    return [one.end["offset"] for one in records[-1].ranges] == [len(files["c"]), len(files["i"])]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def test_nothing_is_lost_and_nothing_comes_twice():
     assert result["equal"], (result, done.stderr)
     assert result["sums"]
     assert result["kills"] >= 20
+    assert result["by_idleness"] > 0
+    assert result["behind"] > 0
     assert {"pipeline.before_commit", "pipeline.committed", "log.after_link"} <= set(result["places"])
 
 
