@@ -1,12 +1,12 @@
 """What a worker does, without Beam: read one order, join one part. `pipelines.job` wires these two into a pipeline.
 
 `read` yields (part, table) for every part that a piece has events for, and its report to every part. `join` takes all
-tables of one part and writes, in this order, each file durable before the next:
+tables of one part and writes, in this order, each step durable before the next:
 
 1. everything is read and joined, nothing written               failpoint pipeline.read
 2. the shard file of the part                                    failpoint pipeline.shards_written
-3. its runs and quarantine file                                  failpoint pipeline.state_written
-4. the result file, which the driver reads
+3. its runs, side by side, and its quarantine file               failpoint pipeline.state_written
+4. the result file, which the driver reads and deletes: it need not be durable
 
 A process that dies between them leaves files of a number that no record names. Tables carry their kind in the schema
 metadata `headrace`: {"kind": "impression" | "feedback" | "report" | "order", "number": n}; events also what all rows of
@@ -16,8 +16,9 @@ a table have in common, {"partition": number, "file": name}.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +33,10 @@ from pipelines.events import Limits, Parsed, places
 from pipelines.join import JoinResult, join_part
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, watermark_after
 from pipelines.parse import parse
-from pipelines.runs import RunFiles, RunMeta, event_keys
+from pipelines.runs import NewRun, RunFiles, RunMeta, event_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from concurrent.futures import ThreadPoolExecutor
 
     from pipelines.sources.base import Span
 
@@ -55,6 +55,12 @@ def store_at(url: str) -> Store:
 def run_files(url: str) -> RunFiles:
     """The runs that this process has opened."""
     return RunFiles(store_at(url))
+
+
+@cache
+def writers() -> ThreadPoolExecutor:
+    """Threads that wait for the disk; they start no work of their own."""
+    return ThreadPoolExecutor(8, thread_name_prefix="writers")
 
 
 def read(setup: Setup, order: ReadOrder, pool: ThreadPoolExecutor) -> Iterator[tuple[int, pa.Table]]:
@@ -209,26 +215,28 @@ def _write(setup: Setup, order: PartOrder, reports: list[Report], watermark_us: 
         rows = arrange(result.rows, setup.horizon.window_us)
         shard = write_shard(store, rows, path=path, part=order.part, fingerprint=setup.schema.fingerprint)
     failpoints.hit("pipeline.shards_written")
-    runs = [meta.to_json() for meta in result.runs]
-    for number, new in enumerate(result.new_runs):
+
+    def write_run(number: int, new: NewRun) -> RunMeta:
         path = order.tick.path("state", f"{order.part}-{new.meta.kind}-{number}", "arrow")
         data = new.data(setup.schema.fingerprint)
         store.write(path, memoryview(data))
-        runs.append(new.named(order.part, path, data).to_json())
+        return new.named(order.part, path, data)
+
+    runs = [*result.runs, *writers().map(write_run, range(len(result.new_runs)), result.new_runs)]
     refused = _refused_at_join(setup, order, result)
     failpoints.hit("pipeline.state_written")
     made = PartResult(
         part=order.part,
         watermark_us=watermark_us,
         shard=None if shard is None else shard.to_json(),
-        runs=runs,
+        runs=[meta.to_json() for meta in runs],
         counts=[(partition, name, delta) for (_, partition, name), delta in sorted(result.counts.items())],
         corrections=result.corrections,
         quarantine=None if refused is None else refused.to_json(),
         reports=[asdict(report) for report in reports],
     )
     path = result_path(order)
-    store.write(path, json.dumps(asdict(made)).encode())
+    store.overwrite(path, json.dumps(asdict(made)).encode())
     return path
 
 
