@@ -5,7 +5,7 @@
 The stream for a table of N rows: 20 id features whose vocabularies grow geometrically from 8 values, N in total, drawn
 by Zipf's law (exponent 1); 8 numbers with missing values; one label. All N ids have a row before the first example, in
 random order, so that hot rows lie all over the table. A larger table thus has more distinct ids in a batch, too: about
-11,000, 12,700 and 14,300 of 40,960 at 2^18, 2^20 and 2^22.
+10,600, 12,600 and 14,300 of 40,960 at 2^18, 2^20 and 2^22.
 
 Ours: read_shard (hash check, Parquet), examples, statistics, ids to rows, step, progressive evaluation (log-loss, AUC
 and the rest over every row); `mlp` 64-32 with width 16 *and* its linear table. Not in it, because a fit does nothing

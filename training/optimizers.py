@@ -29,7 +29,7 @@ def sparse_adagrad(table: Any, accumulator: Any, gradient: Any, rows: Any, rate:
 
     table, accumulator: variables float32 [capacity, d]; gradient: float32 [u, d], summed over the batch; rows: int32
     [u], each at most once; values: table[rows], if the caller has them. Not ResourceSparseApplyAdagradV2: for d > 1 it
-    takes 0.5 us a row, three times as long as gathers, the formula and scatters together.
+    takes 0.5 us a row, more than twice as long as gathers, the formula and scatters together.
     """
     a = tf.gather(accumulator, rows) + tf.square(gradient)
     v = (tf.gather(table, rows) if values is None else values) - rate * gradient / (tf.sqrt(a) + EPSILON)

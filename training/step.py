@@ -213,7 +213,7 @@ def _summed(gradient: Any, inverse: Any, unique: Any) -> Any:
     """float32 [m, d] -> [u, d]: the rows of `gradient` added up by `inverse`, int32 [m].
 
     The product of the sparse matrix S, S[inverse[i], i] = 1, with the gradient: the same sums in the same order as
-    unsorted_segment_sum, in a fifth of its time. The int32 pair (inverse[i], i) is the int64 inverse[i] + 2^32 i.
+    unsorted_segment_sum, in 0.1 to 0.4 of its time. The int32 pair (inverse[i], i) is the int64 inverse[i] + 2^32 i.
     """
     places = tf.size(inverse, tf.int64)
     pairs = tf.cast(inverse, tf.int64) + tf.range(places) * (1 << 32)
