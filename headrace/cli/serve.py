@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from paramserver.replica import Replica
 
 
+FIRST_S = 1.0
+"""How long the first version may take before it is said that there is none."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("serve", epilog=terminal.examples("headrace serve", "headrace serve --port 8501"))(serve)
@@ -46,6 +50,7 @@ def serve(
         server.start()
         try:
             terminal.say(f"serving {settings.loop.name} on {server.address}; try: headrace predict --help")
+            server.wait_until_serving(FIRST_S)
             server.replica.watch(Narrator(server.replica).tell)
             while not stop():
                 time.sleep(0.1)

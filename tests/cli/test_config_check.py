@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import clock, config
+from headrace import clock, config, status
 from headrace.cli.app import run
 from headrace.cli.culprit import Culprits
 from headrace.loop import open_loop
@@ -171,3 +171,12 @@ def test_quarantine_names_the_value(folder: Path, capsys: pytest.CaptureFixture[
     assert 'item.price = "cheap"' in capsys.readouterr().out
     assert run(["quarantine", "show", "0"]) == 0
     assert 'because=item.price = "cheap"' in capsys.readouterr().out
+
+
+def test_a_second_pipeline_is_refused_before_beam_starts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = open_loop(open_store(str(folder / "loop")), "feed")
+    status.beat(loop.store, "pipeline", {}, clock.now_us(), nonce="other")
+    assert run(["pipeline", "run", "--once"]) == 1
+    said = capsys.readouterr().err
+    assert "another pipeline runs on this root" in said
+    assert "it reads what is new by itself" in said

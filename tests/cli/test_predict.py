@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from headrace.cli.app import run
 from headrace.cli.predict import parse
 from headrace.errors import InvalidRequest
+from paramserver.client import Client, Prediction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +50,17 @@ def test_what_cannot_be_a_request_is_explained(arguments: list[str], part: str) 
     with pytest.raises(InvalidRequest, match=part) as refused:
         parse(arguments, KINDS)
     assert refused.value.hint
+
+
+def test_nothing_after_the_equals_sign_is_a_missing_value() -> None:
+    assert parse(["user=", "price=", "tags="], KINDS) == {"user": None, "price": None, "tags": [[]]}
+
+
+def test_an_answer_says_how_old_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = Prediction(np.array([0.25], np.float32), 3, 1_388_534_399_000_000, 700.0)
+    monkeypatch.setattr(Client, "predict", lambda *_: answer)
+    assert run(["predict", "user=7"]) == 0
+    assert capsys.readouterr().err == "version 3, events up to 2013-12-31T23:59:59Z: 12 minutes old\n"
