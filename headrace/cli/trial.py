@@ -144,6 +144,8 @@ def _refused(settings: Settings, trial: Trial) -> str:
     if trial.refused.total() <= stop * trial.read:
         return ""
     text = f"{trial.refused.total():,} of {trial.read:,} are refused: the pipeline would stop (above {stop:.0%})"
+    if settings.streams[trial.stream].label in trial.because.get("wrong_type", {}):
+        return f"{text}; write labels as 1 and 0, or true and false"
     time = trial.because.get("bad_time", {}).get(settings.streams[trial.stream].time, "")
     return text + (_unit_of(float(time)) if time.replace(".", "").isdigit() else "")
 

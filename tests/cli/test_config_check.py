@@ -154,6 +154,15 @@ def test_the_value_of_a_csv_line_that_was_the_reason(tmp_path: Path, line: str, 
     assert found in [culprits.of(reason, line.encode(), "events.csv") for culprits in streams]
 
 
+def test_labels_in_words_are_told_how_to_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SETTINGS.replace("events.jsonl", "events.csv").replace("where", "#").replace(', path = "item.price"', "")
+    text = text.replace('"implicit"\nwait_s = 5', '"explicit"').replace("[label]", 'label = "bought"\n[label]')
+    (folder / "headrace.toml").write_text(text)
+    (folder / "events.csv").write_text(f"id,at,user,price,bought\n1,{AT},u,2,yes\n2,{AT},u,2,no\n")
+    assert "write labels as 1 and 0, or true and false" in (said := checked(capsys, 4))
+    assert 'bought = "yes"' in said
+
+
 def test_quarantine_names_the_value(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pyarrow as pa
 
