@@ -38,10 +38,10 @@ def _lines(path: str) -> list[str]:
 
 
 def run(name: str) -> list[dict[str, Any]]:
-    """Runs one benchmark in its own process, keeps and returns its figures."""
+    """Runs one benchmark in its own process, keeps and returns its figures. It may exit with 1: a bar does not hold."""
     start = machine()
     out = subprocess.run(
-        [sys.executable, str(HERE / f"bench_{name}.py")], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, str(HERE / f"bench_{name}.py")], stdout=subprocess.PIPE, text=True, check=False
     )
     figures = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
     if not figures:
