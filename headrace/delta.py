@@ -159,7 +159,7 @@ class Digest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Digest:
-        return cls(int(value["rows"]), int(value["sum"], 16), str(value["tower"]), str(value["numbers"]))
+        return cls(int(value["rows"]), int(value["sum"], 16), str(value["tower"]), str(value.get("numbers", "")))
 
 
 def encode_rows(rows: Floats, encoding: str) -> tuple[Floats, Bytes]:

@@ -238,7 +238,14 @@ class ShardRecord:
                 seq=entry.seq,
                 kind=entry.kind,
             )
-        body = {name: entry.body[name] for name in ShardRecord.__dataclass_fields__ if name != "seq"}
+        wanted = ShardRecord.__dataclass_fields__.keys() - {"seq"}
+        if not wanted <= entry.body.keys():
+            raise DamagedFile(
+                f"record {entry.seq} of the shard log has no field {sorted(wanted - entry.body.keys())[0]!r}",
+                hint="run `headrace log verify --deep`; a root that another headrace made needs that headrace",
+                seq=entry.seq,
+            )
+        body = {name: entry.body[name] for name in wanted}
         return ShardRecord(
             seq=entry.seq,
             **{

@@ -176,3 +176,8 @@ def test_check_refuses(change, words):
 def test_check_refuses_a_gap():
     with pytest.raises(AccountingError, match="from 0, but 4 was committed"):
         record(seq=1).check(record(), ROLES)
+
+
+def test_a_record_without_one_of_its_fields_is_damaged():
+    with pytest.raises(DamagedFile, match="record 3 of the shard log has no field 'closed_us'"):
+        ShardRecord.from_entry(Entry(3, "", "shard", {}))
