@@ -241,7 +241,7 @@ class ShardRecord:
         wanted = ShardRecord.__dataclass_fields__.keys() - {"seq"}
         if not wanted <= entry.body.keys():
             raise DamagedFile(
-                f"record {entry.seq} of the shard log has no field {sorted(wanted - entry.body.keys())[0]!r}",
+                f"record {entry.seq} of the shard log has no field {min(wanted - entry.body.keys())!r}",
                 hint="run `headrace log verify --deep`; a root that another headrace made needs that headrace",
                 seq=entry.seq,
             )
