@@ -53,6 +53,9 @@ def doctor(*, as_json: options.Json = False, config: options.Config = options.DE
 
     Looks at this machine, the settings, the loop and its sources. Exit code 4 if something needs fixing.
     """
+    from headrace.arrow import without_pandas
+
+    without_pandas()
     checks = list(_checks(config))
     if as_json:
         terminal.show_json({"checks": [asdict(check) for check in checks], "ok": all(check.ok for check in checks)})
