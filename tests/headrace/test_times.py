@@ -103,7 +103,7 @@ def test_iso_8601_reads_as_python_reads_it(moments: list[datetime]) -> None:
 @given(st.lists(MOMENTS, min_size=1, max_size=20), st.sampled_from(ZONES))
 def test_parts_are_those_of_local_clocks(moments: list[datetime], zone: str) -> None:
     times = np.array([int(moment.timestamp()) * 10**6 for moment in moments])
-    local = [moment.astimezone(ZoneInfo(zone)) for moment in moments]
+    local = [datetime.fromtimestamp(moment.timestamp(), ZoneInfo(zone)) for moment in moments]  # out of skipped hours
     for part, of in {"minute": lambda t: t.minute, "hour": lambda t: t.hour, "weekday": lambda t: t.weekday(),
                      "day": lambda t: t.day}.items():  # fmt: skip
         assert local_parts(times, part, zone).tolist() == [of(t) for t in local]
