@@ -12,5 +12,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
 
-hypothesis.settings.register_profile("shared", deadline=None)  # machines are shared: a slow example proves nothing
+# Machines are shared: a slow example proves nothing. CI repeats the same examples; new ones are found at the desk.
+hypothesis.settings.register_profile("shared", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("shared")
