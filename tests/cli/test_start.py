@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -52,29 +51,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("arguments", "most_s"),
-    [(["--help"], 0.3), (["status"], 1.0), (["doctor"], 1.0), (["status", "--json"], 1.0), (["doctor", "--json"], 1.0)],
-)
-def test_looking_is_quick_and_imports_nothing_heavy(folder: Path, arguments: list[str], most_s: float) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["doctor"], ["status", "--json"], ["doctor", "--json"]])
+def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> None:
+    """How long it takes is measured by benchmarks/bench_cli.py."""
     environment = {**os.environ, "TYPER_USE_RICH": "0"}
-    best = float("inf")
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", REPORT, *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode in (0, 4), done.stderr
-        assert "modules []" in done.stderr
-        assert done.stdout
-    assert best < most_s
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode in (0, 4), done.stderr
+    assert "modules []" in done.stderr
+    assert done.stdout
 
 
 @pytest.mark.parametrize(
