@@ -46,6 +46,8 @@ def run(name: str) -> list[dict[str, Any]]:
     figures = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
     if not figures:
         raise SystemExit(f"bench_{name}.py printed no figure")
+    if out.returncode != (0 if all(figure["holds"] for figure in figures) else 1):
+        raise SystemExit(f"bench_{name}.py ended with {out.returncode}, which its figures do not explain: nothing kept")
     kept = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": start, "figures": figures}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
