@@ -10,6 +10,7 @@ elsewhere it is valid training.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from headrace.delta import Digest, load_delta
 from headrace.errors import DamagedFile
 from headrace.published import PublishedTable
 from headrace.version import Kept, VersionRecord, path_to
-from training.checkpoint import read_checkpoint
+from training.checkpoint import read_checkpoint, same_machine
 from training.state import State
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from training.recipe import Design
 
 Read = Callable[[int], VersionRecord]
+
+log = logging.getLogger("headrace.training")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ def recovered(store: Store, design: Design, plan: Plan, examples_of: Callable[[i
     """The state that `plan` leads to. examples_of: the rows of a shard record, by its number."""
     state = State(design)
     if plan.checkpoint is not None:
-        read_checkpoint(store, plan.checkpoint, state)
+        meta = read_checkpoint(store, plan.checkpoint, state)
+        if not same_machine(meta):
+            log.warning("trainer.other_machine checkpoint=%s: valid training, perhaps other bits", plan.checkpoint.path)
     for record in plan.replay:
         for low, high in record.trained:
             for seq in range(low, high):
