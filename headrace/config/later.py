@@ -46,9 +46,6 @@ def _keys(section: str, names: str, what: str, now: str) -> list[Later]:
 
 
 LATER: Final = (
-    Later(("followers",), "declared followers", "remove the section: nothing is deleted from a log yet"),
-    Later(("retention",), "retention", "remove the section: nothing is deleted from a log yet"),
-    *_keys("loop", "versions_s rollback_s held_s max_bytes", "retention", "remove it: nothing is deleted yet"),
     Later(
         ("streams", "*", "source"),
         "reading from message queues, HTTP and databases",
@@ -67,9 +64,12 @@ LATER: Final = (
         'use "json" (lines), "csv" or "parquet"',
         _one_of("avro", "arrow", "ipc", "feather", "gzip", "zstd"),
     ),
-    *_keys("label", "late_positives late", "training on late positives", "remove it: corrections are kept in shards"),
-    Later(("features", "*", "ttl"), "expiry of ids", "remove ttl: rows are kept for good"),
-    Later(("features", "*", "admission"), "admission of ids", "remove admission: every id gets a row"),
+    Later(
+        ("label", "late_positives"),
+        "training on late positives",
+        'use "calibrate" or "ignore"',
+        _one_of("fnw", "fnc", "train"),
+    ),
     *_keys("pipeline", "sample_rate sampled negative_rate", "sampling", "remove it: every impression is used"),
     Later(("model", "kind"), "this model", 'use "lr", "mlp" or "dcn_v2"', _one_of("fm", "deepfm")),
     Later(
@@ -78,15 +78,7 @@ LATER: Final = (
         'use "lr", "mlp" or "dcn_v2"',
         lambda value: isinstance(value, str) and ":" in value,
     ),
-    *_keys("train", "every_s at min_rows on_drift", "this trigger", 'use on = "pane" or on = "window"'),
-    *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
-    Later(("train", "encoding"), "the encoding f16", 'use "int8" or "f32"', _one_of("f16")),
-    *_keys(
-        "gate",
-        "wait_s max_holds on_max_holds surprise shift calibration g2 g3 auc log_loss drift",
-        "this rule of the gate",
-        "remove it: G0 (structure) and G1 (golden requests) are checked",
-    ),
+    *_keys("train", "on_drift", "this trigger", "use every_s, at or min_rows"),
     Later(
         ("serve", "host"),
         "serving other machines (it needs TLS and tokens)",

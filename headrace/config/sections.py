@@ -79,6 +79,7 @@ class LabelSettings(Section):
     mode: Literal["implicit", "explicit"]
     wait_s: NotNegative | None = None
     attribution_s: Positive
+    late_positives: Literal["calibrate", "ignore"] = "calibrate"  # feedback between wait_s and attribution_s
 
 
 class PipelineSettings(Section):
@@ -115,16 +116,24 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    """`[train]`: when to learn, and how. None: the default of the model kind."""
+    """`[train]`: when to learn, and how. None: the default of the model kind.
+
+    `on` says what can be learned; `every_s`, `at` (cron, UTC) and `min_rows` say when, ORed; with none, at once.
+    """
 
     on: Literal["pane", "window"] = "pane"
+    every_s: Positive | None = None
+    at: Text | None = None
+    min_rows: Count | None = None
+    deadline_s: Positive = 10.0  # a candidate that would take longer is learned in larger batches
+    admission: Count = 1  # how often an id must be seen before it gets a row of its own
     seed: Number = 0
     batch_warmup: Count | None = None
     batch_live: Count | None = None
     lr_linear: Positive | None = None
     lr_embedding: Positive | None = None
     lr_dense: Positive | None = None
-    encoding: Literal["int8", "f32"] = "int8"
+    encoding: Literal["int8", "f16", "f32"] = "int8"
     eps: NotNegative = 0.0
     checkpoint_every_s: Positive = 60.0
     snapshot_every: Count = 50
@@ -136,11 +145,18 @@ class TrainSettings(Section):
 
 
 class GateSettings(Section):
-    """`[gate]`: limits of G0 (structure) and G1 (golden requests)."""
+    """`[gate]`: limits of the shard gate, of G0 to G3 and of what follows a refusal (`training/gate.py`)."""
 
     golden: Count = 64
     golden_tolerance: Positive = 1e-5
     norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
+    surprise: Positive = 6.0  # standard deviations by which the loss of a shard may exceed that of recent ones
+    shift: Positive = 0.5  # mean |logit of the candidate - logit served| on the newest rows, at most
+    wait_s: NotNegative = 0.0  # how long a candidate waits for the next record to be judged on (G3) before it goes out
+    rows: Count = 2_000  # rows after which a published version is judged to be good
+    calibration: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 1.5  # mean score to that served, ratio
+    max_holds: Count = 3  # refusals in a row
+    on_max_holds: Literal["learn", "stop"] = "learn"
 
 
 class ServeSettings(Section):
@@ -149,6 +165,15 @@ class ServeSettings(Section):
     host: Text = "127.0.0.1"
     port: Port = 8500
     max_candidates: Count = 1000
+
+
+class RetentionSettings(Section):
+    """`[retention]`: how long what is no longer needed to go on is kept. Seconds count from a record's commit."""
+
+    versions_s: NotNegative = 3_600.0  # every version can be built exactly
+    rollback_s: NotNegative = 86_400.0  # every version can be gone back to
+    held_s: NotNegative = 604_800.0  # a held shard can be released
+    max_bytes: Count | None = None  # a stage stops committing rather than take more
 
 
 class TrackSettings(Section):

@@ -15,7 +15,9 @@ from headrace.config.sections import (
     LabelSettings,
     LoopSettings,
     ModelSettings,
+    NotNegative,
     PipelineSettings,
+    RetentionSettings,
     Section,
     ServeSettings,
     StreamSettings,
@@ -49,6 +51,8 @@ class Settings(BaseSettings):
     gate: GateSettings = Field(default_factory=GateSettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
     track: TrackSettings = Field(default_factory=TrackSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    followers: dict[str, NotNegative] = Field(default_factory=dict)  # seconds for which each may be away
 
     @classmethod
     def settings_customise_sources(
