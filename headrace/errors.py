@@ -26,6 +26,7 @@
     │   └── TooManyInvalid       event.too_many_invalid
     ├── AccountingError          accounting.broken   the sums of a record do not hold: a defect of headrace
     ├── LineageError             lineage.leak        a label was learned from before it was known
+    ├── InvalidTarget            version.target      a version that cannot be gone back to, or pinned   exit 2
     ├── TrainingError            training.*
     │   ├── TowerRefused         training.tower      the model cannot be served as it is trained
     │   └── GateRefused          training.gate       a candidate was held                            exit 3
@@ -175,6 +176,11 @@ class AccountingError(HeadraceError):
 
 class LineageError(HeadraceError):
     code = "lineage.leak"
+
+
+class InvalidTarget(HeadraceError):
+    code = "version.target"
+    exit_code = 2
 
 
 class TrainingError(HeadraceError):
