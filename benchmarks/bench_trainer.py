@@ -126,6 +126,7 @@ def ours(root: str, bits: int) -> Callable[[], int]:
     """The trainer's own path from file to weights and figures: learns the next record, gives its rows."""
     from training.candidate import learned
     from training.examples import COLUMNS, examples_of
+    from training.reading import ahead
     from training.recipe import design_of
     from training.state import State
 
@@ -138,13 +139,14 @@ def ours(root: str, bits: int) -> Callable[[], int]:
             table.rows_of(ids)
     state.settle()
     shards = (
-        write_record(store, events(RECORD, seed, 1 << bits), seed, schema.fingerprint) for seed in range(ROUNDS + 1)
+        write_record(store, events(RECORD, seed, 1 << bits), seed, schema.fingerprint) for seed in range(ROUNDS + 2)
     )
-    waiting = iter(list(shards))
     names = [*COLUMNS, *(feature.name for feature in schema.features)]
+    examples = ahead(list(shards), lambda shard: examples_of([read_shard(store, shard, names)], schema))
 
     def work() -> int:
-        rows = examples_of([read_shard(store, next(waiting), names)], schema)
+        """Learns a record; the next one is read meanwhile, as the trainer does it: each round reads one, learns one."""
+        rows = next(examples)
         learned(state, [], [rows], None)
         return len(rows)
 

@@ -17,7 +17,7 @@ from training.publish import delta_of, learned_rows
 from training.tower import Template, has_tower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from headrace.delta import Delta
     from headrace.published import PublishedTable
@@ -59,22 +59,29 @@ class Encoded:
 
 
 def learned(
-    state: State, records: Sequence[ShardRecord], examples: Sequence[Examples], frozen: Scorer | None
-) -> Candidate:
+    state: State, records: Sequence[ShardRecord], examples: Iterable[Examples], frozen: Scorer | None
+) -> Candidate | None:
     """Steps 1 and 2 of the commit order: scores the rows with the frozen reference, then learns them.
 
-    examples: of each record; at least one has rows.
+    examples: of each record, in order. None if no record has a row.
     """
-    filled = [rows for rows in examples if len(rows)]
-    labels = np.concatenate([rows.labels for rows in filled])
-    reference = [frozen.logits(Inputs.of(rows.encoded)) for rows in filled] if frozen else []
-    hit("trainer.scored")
-    logits = [state.learn(rows) for rows in filled]
+    labels, reference, logits, newest = [], [], [], None
+    for rows in examples:
+        if not len(rows):
+            continue
+        if frozen is not None:
+            reference.append(frozen.logits(Inputs.of(rows.encoded)))
+        hit("trainer.scored")
+        logits.append(state.learn(rows))
+        labels.append(rows.labels)
+        newest = rows
+    if newest is None:
+        return None
     hit("trainer.learned")
-    evaluation: dict[str, Any] = {"live": measured(labels, np.concatenate(logits))}
+    evaluation: dict[str, Any] = {"live": measured(np.concatenate(labels), np.concatenate(logits))}
     if reference:
-        evaluation["frozen"] = {"of": state.frozen_of, **measured(labels, np.concatenate(reference))}
-    return Candidate(tuple(records), filled[-1], evaluation)
+        evaluation["frozen"] = {"of": state.frozen_of, **measured(np.concatenate(labels), np.concatenate(reference))}
+    return Candidate(tuple(records), newest, evaluation)
 
 
 def encoded(

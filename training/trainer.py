@@ -38,6 +38,7 @@ from training.candidate import Candidate, Encoded, Encoding, encoded, learned, n
 from training.checkpoint import write_checkpoint
 from training.gate import Decision, Limits, decide
 from training.golden import frozen_scorer
+from training.reading import ahead
 from training.recipe import design_of
 from training.recover import plan_of, published_at, recovered
 from training.start import continues, write_start
@@ -143,11 +144,11 @@ class Trainer:
 
     def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:
         """Steps 1 to 8."""
-        examples = [examples_in(self._shards, record, self._schema) for record in records]
-        if not any(map(len, examples)):
-            return self._commit(self._advanced(records, asked))
+        examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
         self._dirty = True  # until it is committed, or undone
         candidate = learned(self._state, records, examples, self._frozen())
+        if candidate is None:
+            return self._commit(self._advanced(records, asked))
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
         gate = self._settings.gate
         decision = decide(result.report, Limits(gate.golden_tolerance, gate.norm_ratio))
