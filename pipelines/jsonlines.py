@@ -1,9 +1,10 @@
 """JSON lines -> typed columns: a whole block by Arrow where that is safe, record by record where it is not.
 
-**Block.** Arrow parses the block with an explicit type for each needed column, taken from its first records. The result
-counts only if Arrow found exactly one object per line, each line starting with `{` and ending with `}` (objects follow
-each other directly only at the top level, so then each line is one object), text is UTF-8, and no column of ids holds
-floats that are infinite, not numbers, or beyond 2^53.
+**Block.** Each needed column has an explicit type, taken from the first records of the block. Lines of one shape are
+cut at their commas (`pipelines.jsonshape`); others are parsed by Arrow, whose result counts only if it found exactly
+one object per line, each line starting with `{` and ending with `}` (objects follow each other directly only at the top
+level, so then each line is one object), and text is UTF-8. No column of ids may hold floats that are infinite, not
+numbers, or beyond 2^53.
 
 **Record.** A block that fails is halved until few lines are left; these are parsed one by one: needed keys at most
 once, no coercion between types. So one bad record costs a few dozen strict parses, and its neighbours never notice.
@@ -24,6 +25,7 @@ import pyarrow.json as pj
 
 from pipelines.events import RAW_BYTES, Columns, Limits, Refused, Stream
 from pipelines.jsonrecord import EXACT, Refusal, load, row_of
+from pipelines.jsonshape import shaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,20 +87,28 @@ def _block(stream: Stream, index: LineIndex, low: int, high: int) -> Columns | N
     if types is None:
         return None
     data = index.span(low, high)
+    table = shaped(data, high - low, index.line(low), types) or _parsed(data, high - low, types)
+    if table is None:
+        return None
+    columns = Columns.of(stream, table)
+    ids = [columns.features[f.name] for f in stream.features if f.kind in ("id", "category", "ids")]
+    return columns if all(_exact(column) for column in ids) else None
+
+
+def _parsed(data: memoryview, rows: int, types: pa.Schema) -> pa.Table | None:
+    """The columns of so many lines by Arrow's JSON parser; None if it finds anything else."""
     try:
         table = pj.read_json(
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
             parse_options=pj.ParseOptions(explicit_schema=types, unexpected_field_behavior="ignore"),
         )
-        if table.num_rows != high - low:
+        if table.num_rows != rows:
             return None
         table.validate(full=True)  # text is UTF-8
     except pa.ArrowInvalid:
         return None
-    columns = Columns.of(stream, table)
-    ids = [columns.features[f.name] for f in stream.features if f.kind in ("id", "category", "ids")]
-    return columns if all(_exact(column) for column in ids) else None
+    return table
 
 
 def _exact(column: pa.Array) -> bool:
