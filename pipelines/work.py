@@ -65,9 +65,9 @@ def writers() -> ThreadPoolExecutor:
 
 def read(setup: Setup, order: ReadOrder, pool: ThreadPoolExecutor) -> Iterator[tuple[int, pa.Table]]:
     """Read, parse and encode the pieces of an order on the pool; (part, table) in the order of the pieces."""
-    parts = list(pool.map(lambda span: _read_span(setup, order, span), order.spans))
-    parsed = [one for one, _ in parts]
-    for number, (_, tables) in enumerate(parts):
+    parsed = []
+    for number, (one, tables) in enumerate(pool.map(lambda span: _read_span(setup, order, span), order.spans)):
+        parsed.append(one)
         for part, table in tables:
             place = {"partition": order.index, "file": order.spans[number].file}
             yield part, _marked(table, setup.streams[order.stream].role, order.number + number, **place)
