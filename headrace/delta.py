@@ -21,8 +21,8 @@ The schema's metadata has the key `headrace`: JSON, keys sorted, no spaces:
      "tower": whether the last batch is a tower,
      "numbers": {"mean": […], "scale": […]}}       one entry per number feature: see headrace/scoring.py
 
-Encodings: `int8` q = round(row / scale), scale = max |row| / 127; `f16`, `f32` little endian, scale 1. Decoded:
-q * scale in float32. Tables of width 1 are f32.
+Encodings: `int8` q = round(row / scale), scale = max |row| / 127; `f16` (within +-65504), `f32` little endian, scale 1.
+Decoded: q * scale in float32. Tables of width 1 are f32.
 
 Same content, same bytes: metadata has no time or nonce. The SHA-256 of the file stands in the version record and is
 checked before anything else; the reader then checks the structure and refuses a file that breaks a rule above.
@@ -66,6 +66,7 @@ Hashes = npt.NDArray[np.uint64]
 FORMAT: Final = 1
 ENCODINGS: Final[Mapping[str, np.dtype[Any]]] = {"int8": np.dtype("i1"), "f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 _LARGE_BYTES = 2**31
+_LARGEST_F16 = np.float32(65504)
 _NO_IDS = np.empty(0, np.int64)
 
 
@@ -173,6 +174,8 @@ def encode_rows(rows: Floats, encoding: str) -> tuple[Floats, Bytes]:
     if not np.isfinite(rows).all():
         raise ValueError("rows must be finite")
     if encoding != "int8":
+        if encoding == "f16":
+            rows = rows.clip(-_LARGEST_F16, _LARGEST_F16)
         return np.ones(len(rows), np.float32), rows.astype(ENCODINGS[encoding]).view(np.uint8)
     scale = (np.abs(rows).max(axis=1, initial=0) / np.float32(127)).astype(np.float32)
     divisor = np.where(scale == 0, np.float32(1), scale)

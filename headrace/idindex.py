@@ -63,7 +63,7 @@ class IdIndex:
 
     def updated(self, ids: Ids, rows: Rows, gone: Ids | None = None) -> Self:
         """A new index in which `ids` have `rows` and `gone` have none. Ids within one call are unique."""
-        if not self._has_room(len(ids)) and not self._has_room(fresh := int((self.find(ids) < 0).sum())):
+        if not self.has_room(len(ids)) and not self.has_room(fresh := int((self.find(ids) < 0).sum())):
             live = self.items()
             after = self.empty(2 * (len(live[0]) + fresh))
             after.put(*live)
@@ -79,7 +79,8 @@ class IdIndex:
         slots = np.flatnonzero(self._rows >= 0)
         return self._keys[slots], self._rows[slots]
 
-    def _has_room(self, ids: int) -> bool:
+    def has_room(self, ids: int) -> bool:
+        """Whether `ids` more can be put. Ids that were dropped take room until the index is made anew."""
         return 2 * (self._used[0] + ids) <= len(self._keys)
 
     def _home(self, ids: Ids) -> Ids:

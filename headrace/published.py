@@ -50,6 +50,19 @@ class PublishedTable:
             self.tower = delta.tower
         self.version, self.numbers = delta.of, delta.numbers
 
+    def inverse(self, delta: Delta) -> Delta:
+        """What takes back `delta`; to be asked for before `delta` is applied.
+
+        Applied after it, gives the same rows, tower, numbers and digest as before: rows that it sets get their old
+        bytes, or a tombstone where there was none, rows that it takes come back. The inverse of a snapshot, or of the
+        first delta, is a snapshot.
+        """
+        if delta.is_snapshot or not self._tables or (delta.tower is not None and self.tower is None):
+            return self.snapshot(delta.base if delta.base is not None else self.version or 0)
+        assert delta.base is not None
+        changes = tuple(table.inverse(change) for table, change in zip(self._tables, delta.changes, strict=True))
+        return Delta(delta.base, delta.of, changes, self.tower if delta.tower is not None else None, self.numbers)
+
     def digest(self) -> Digest:
         """Kept up to date by `apply`: costs nothing here."""
         total = sum(table.sum for table in self._tables) % 2**64
@@ -97,6 +110,13 @@ class _Table:
         self._index = self._index.updated(change.ids[fresh], at[fresh], gone)
         self.count += len(fresh) - len(gone)
         self.sum = (self.sum + hash_sum(row_hashes(self.spec.name, change.ids, change.scale, change.rows))) % 2**64
+
+    def inverse(self, change: Change) -> Change:
+        named = np.concatenate([change.ids, change.tombstones])
+        at = self._index.find(named)
+        known, at = at >= 0, at[at >= 0]
+        unknown = change.ids[~known[: len(change.ids)]]
+        return Change(self.spec, named[known], self._scale[at], self._rows[at], unknown)
 
     def lookup(self, ids: Ids) -> tuple[Floats, Bytes, np.ndarray]:
         at = self._index.find(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,22 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What `State.undo` gives back beside tables; dense: group -> name -> array."""
+
+    running: Running
+    rows: int
+    frozen_of: int | None
+    dense: Mapping[str, Mapping[str, Floats]]
+
+
 class State:
-    """rows: learned so far; frozen_of: the first version that learned anything, None before it."""
+    """rows: learned so far; frozen_of: the first version that learned anything, None before it.
+
+    A candidate is learned between `begin` and either `settle` (it was published) or `undo` (every bit is as it was at
+    `begin`). The journal costs what the candidate touches, not what the tables hold. Without `begin` there is none.
+    """
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -29,6 +44,29 @@ class State:
         self.running = Running.empty(len(design.numbers))
         self.rows = 0
         self.frozen_of: int | None = None
+        self._begun: _Begun | None = None
+
+    def begin(self) -> None:
+        """A candidate begins: from here on, all that it changes is kept in the journal. An open one is forgotten."""
+        self._forget()
+        dense = {
+            group: {name: variable.numpy().copy() for name, variable in variables.items()}
+            for group, variables in self._groups().items()
+        }
+        self._begun = _Begun(self.running, self.rows, self.frozen_of, dense)
+        self.learner.begin()
+
+    def undo(self) -> None:
+        """Every bit as it was at `begin`; the journal ends. RuntimeError if there is none."""
+        begun = self._begun
+        if begun is None:
+            raise RuntimeError("undo without begin")
+        self.running, self.rows, self.frozen_of = begun.running, begun.rows, begun.frozen_of
+        for group, variables in self._groups().items():
+            for name, variable in variables.items():
+                variable.assign(begun.dense[group][name])
+        self.learner.undo()
+        self._begun = None
 
     def learn(self, examples: Examples) -> Floats:
         """Learns one record once. Returns logits float32 [n] from before each row was learned."""
@@ -45,9 +83,14 @@ class State:
         return {name: variable.numpy() for name, variable in self.learner.weights.items()}
 
     def settle(self) -> None:
-        """Forget which rows were touched: they are published."""
+        """The candidate is published: forget the journal, and which rows were touched."""
+        self._forget()
         for table in self.learner.tables.values():
             table.touched[:] = False
+
+    def _forget(self) -> None:
+        self.learner.settle()
+        self._begun = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What must be saved to go on to the same bits, beside `meta`."""
@@ -65,6 +108,7 @@ class State:
 
     def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """The inverse of `arrays` and `meta`."""
+        self._forget()
         for name, table in self.learner.tables.items():
             table.restore({part: arrays[f"table/{name}/{part}"] for part in ("ids", "weights", "slots")})
         for group, variables in self._groups().items():

@@ -41,8 +41,9 @@ class Learner:
     def __init__(self, design: Design) -> None:
         self.shape, self.recipe, self.fields = design.shape, design.recipe, design.fields
         self.groups = groups_of(design.fields)
-        indexes = {name: index for index, names in ((RowIndex(), names) for names in self.groups) for name in names}
-        self.tables = {spec.name: _table(spec, design.seed, indexes[spec.name]) for spec in design.tables}
+        self.indexes = [RowIndex() for _ in self.groups]
+        shared = {name: index for index, names in zip(self.indexes, self.groups, strict=True) for name in names}
+        self.tables = {spec.name: _table(spec, design.seed, shared[spec.name]) for spec in design.tables}
         weights = initial_weights(design.shape, design.seed)
         weights["bias"][:] = design.bias
         self.weights = {name: tf.Variable(value, trainable=False) for name, value in weights.items()}
@@ -54,6 +55,25 @@ class Learner:
         self._learn = traced.get_concrete_function()
         forward = tf.function(self._tower_graph, input_signature=self._tower_signature(), autograph=False)
         self._tower = forward.get_concrete_function()
+
+    def begin(self) -> None:
+        """The tables begin their journals; the tower's is a matter of whoever has all of its weights."""
+        for index in self.indexes:
+            index.begin()
+
+    def undo(self) -> None:
+        """The tables as they were at `begin`."""
+        for table in self.tables.values():
+            table.undo()
+        for index in self.indexes:
+            index.undo()
+
+    def settle(self) -> None:
+        """Forgets the journals."""
+        for table in self.tables.values():
+            table.settle()
+        for index in self.indexes:
+            index.settle()
 
     def learn(self, examples: Examples, numbers: Floats, batch: int) -> Floats:
         """Learns each row once, in order, `batch` rows a step. Returns logits float32 [n] from before each update.

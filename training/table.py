@@ -7,6 +7,7 @@ the id and the seed alone, so that it does not matter when, or in which replay, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,21 @@ class RowIndex:
         self._ids = np.empty(FIRST_CAPACITY, np.int64)
         self._index = IdIndex.empty(FIRST_CAPACITY)
         self.used = 0
+        self.kept: int | None = None  # rows that were there when the journal began; None: there is no journal
+
+    def begin(self) -> None:
+        """From here on `undo` can give back what is admitted."""
+        self.kept = self.used
+
+    def undo(self) -> None:
+        """As it was at `begin`."""
+        assert self.kept is not None
+        self._index.drop(self._ids[self.kept : self.used])
+        self.used, self.kept = self.kept, None
+
+    def settle(self) -> None:
+        """Forgets the journal."""
+        self.kept = None
 
     @property
     def ids(self) -> Ids:
@@ -60,7 +76,7 @@ class RowIndex:
 
     def _append(self, ids: Ids, rows: Rows) -> None:
         needed = self.used + len(ids)
-        if needed > len(self._ids):
+        if needed > len(self._ids) or not self._index.has_room(len(ids)):  # ids that were given back leave their slots
             room = _doubled(len(self._ids), needed)
             self._ids = np.concatenate([self.ids, np.empty(room - self.used, np.int64)])
             self._index = IdIndex.empty(room)
@@ -70,19 +86,35 @@ class RowIndex:
         self.used = needed
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """rows: int32 [n]; weights, slots: tensors float32 [n, width]; touched, started: bool [n]."""
+
+    rows: Rows
+    weights: Any
+    slots: Any
+    touched: npt.NDArray[np.bool_]
+    started: npt.NDArray[np.bool_]
+
+
 class Table:
     """Rows of one width: weights and Adagrad slots as TensorFlow variables that double when full.
 
     index: its own, or one that it shares with other tables.
     touched: bool [capacity], set for rows that a step may have changed, cleared by whoever publishes them.
+
+    The journal keeps the old values of rows when they are touched for the first time after `begin`; of rows that are
+    new since then it keeps nothing, since what they were is known: zeros, and slots at `ACCUMULATOR`.
     """
 
     def __init__(self, name: str, width: int, *, seed: int, scale: float, index: RowIndex | None = None) -> None:
         self.name, self.width = name, width
         self._seed, self._scale = seed, scale
         self.index = RowIndex() if index is None else index
-        self._begun = 0  # rows that have their start
+        self._started = np.zeros(FIRST_CAPACITY, bool)  # rows that have their start
         self.touched = np.zeros(FIRST_CAPACITY, bool)
+        self._saved = np.zeros(FIRST_CAPACITY, bool)  # rows that stand in the journal
+        self._journal: list[_Saved] = []
         shape = tf.TensorShape([None, width])
         self.weights = tf.Variable(tf.zeros([FIRST_CAPACITY, width]), shape=shape, trainable=False, name=name)
         self.slots = tf.Variable(tf.fill([FIRST_CAPACITY, width], ACCUMULATOR), shape=shape, trainable=False)
@@ -94,15 +126,47 @@ class Table:
         return rows
 
     def touch(self, rows: Rows) -> None:
-        """Marks `rows` of the index as touched, once those that are new have their start."""
-        first, self._begun = self._begun, self.index.used
-        new = self.index.ids[first:]
+        """Marks `rows` of the index as touched, once they stand in the journal and those that are new have a start."""
+        self._reserve(self.index.used)
+        if self.index.kept is not None:
+            self._save(rows[(rows < self.index.kept) & ~self._saved[rows]])
+        new = rows[~self._started[rows]]
         if len(new):
-            self._reserve(self._begun)
+            self._started[new] = True
             if self._scale:
-                start = tf.constant(np.arange(first, self._begun, dtype=np.int32))
-                self._scatter(self.weights, start, init_rows(new, self.width, self._seed, self._scale))
+                start = init_rows(self.index.ids[new], self.width, self._seed, self._scale)
+                self._scatter(self.weights, new, start)
         self.touched[rows] = True
+
+    def undo(self) -> None:
+        """As it was when the index began its journal; to be called before the index undoes."""
+        kept = self.index.kept
+        assert kept is not None
+        for saved in self._journal:
+            self._scatter(self.weights, saved.rows, saved.weights)
+            self._scatter(self.slots, saved.rows, saved.slots)
+            self.touched[saved.rows], self._started[saved.rows] = saved.touched, saved.started
+        new = np.arange(kept, min(self.index.used, len(self.touched)), dtype=np.int32)
+        self._clear(new)
+        self.touched[new] = self._started[new] = False
+        self.settle()
+
+    def settle(self) -> None:
+        """Forgets the journal."""
+        for saved in self._journal:
+            self._saved[saved.rows] = False
+        self._journal = []
+
+    def _save(self, rows: Rows) -> None:
+        if len(rows):
+            self._saved[rows] = True
+            weights, slots = tf.gather(self.weights, rows), tf.gather(self.slots, rows)
+            self._journal.append(_Saved(rows, weights, slots, self.touched[rows], self._started[rows]))
+
+    def _clear(self, rows: Rows) -> None:
+        """As rows are that never were in use."""
+        self._scatter(self.weights, rows, np.zeros((len(rows), self.width), np.float32))
+        self._scatter(self.slots, rows, np.full((len(rows), self.width), ACCUMULATOR, np.float32))
 
     def read(self, rows: Rows) -> Floats:
         """rows: int32 [n] -> weights float32 [n, width]. Never copies the table."""
@@ -121,12 +185,14 @@ class Table:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """The inverse of `state`."""
         self.index.restore(state["ids"])
-        rows = self._begun = self.index.used
+        rows = self.index.used
         self._reserve(rows)
+        self.settle()
         for variable, fill, name in ((self.weights, 0.0, "weights"), (self.slots, ACCUMULATOR, "slots")):
             spare = np.full((len(self.touched) - rows, self.width), fill, np.float32)
             variable.assign(np.concatenate([state[name], spare]))
         self.touched[:] = False
+        self._started[:] = np.arange(len(self._started)) < rows
 
     def _reserve(self, rows: int) -> None:
         if rows <= len(self.touched):
@@ -134,10 +200,13 @@ class Table:
         more = _doubled(len(self.touched), rows) - len(self.touched)
         self.weights.assign(tf.concat([self.weights, tf.zeros([more, self.width])], 0))
         self.slots.assign(tf.concat([self.slots, tf.fill([more, self.width], ACCUMULATOR)], 0))
-        self.touched = np.concatenate([self.touched, np.zeros(more, bool)])
+        flags = np.zeros(more, bool)
+        self.touched, self._started, self._saved = (
+            np.concatenate([old, flags]) for old in (self.touched, self._started, self._saved)
+        )
 
     @staticmethod
-    def _scatter(variable: Any, rows: Any, values: Floats) -> None:
+    def _scatter(variable: Any, rows: Rows, values: Any) -> None:
         tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
 

@@ -164,3 +164,15 @@ def made_up() -> Callable[[str, int], tuple[Settings, Examples]]:
         return settings, examples_of([encoded_rows(settings, rows, 5)], settings.schema())
 
     return make
+
+
+@pytest.fixture
+def drawn() -> Callable[[Settings, int, int], Examples]:
+    """drawn(settings, rows, seed) -> Examples."""
+    return lambda settings, rows, seed: examples_of([encoded_rows(settings, rows, seed)], settings.schema())
+
+
+@pytest.fixture
+def settings_of() -> Callable[..., Settings]:
+    """settings_of(kind, **sections) -> Settings."""
+    return settings_for

@@ -1,0 +1,102 @@
+"""The journal of a candidate: undo gives back every bit; and its twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from training.recipe import design_of
+
+if TYPE_CHECKING:
+    from training.state import State
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+
+
+def everything(state: State) -> dict[str, Any]:
+    """All that a checkpoint has, what is not in use of the tables, and which rows are touched."""
+    seen: dict[str, Any] = {**state.arrays(), **state.meta()}
+    for name, table in state.learner.tables.items():
+        seen[f"{name}/touched"] = np.flatnonzero(table.touched)
+        used = table.index.used
+        assert not table.weights[used:].numpy().any()
+        assert (table.slots[used:].numpy() == 1).all()
+    return seen
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_undo_gives_back_every_bit_and_leaves_no_trace(settings_of: Any, drawn: Any) -> None:
+    from training.state import State
+
+    settings = settings_of("dcn_v2", train={"batch_warmup": 16})
+    design = design_of(settings, settings.schema())
+    state, plain = State(design), State(design)
+    random = np.random.default_rng(4)
+    for round_ in range(6):
+        sizes = random.integers(1, 90, random.integers(1, 4))
+        before = everything(state)
+        state.begin()
+        for at, rows in enumerate(sizes):
+            state.learn(drawn(settings, int(rows), 1000 + 10 * round_ + at))
+        state.undo()
+        assert_same(everything(state), before)
+        both = drawn(settings, 70, round_)
+        state.begin()
+        np.testing.assert_array_equal(state.learn(both), plain.learn(both))
+        if round_ % 2:  # else the rows stay touched when the next candidate begins
+            state.settle()
+            plain.settle()
+        assert_same(everything(state), everything(plain))
+
+
+def test_undo_through_growth_of_the_tables(settings_of: Any) -> None:
+    from training.table import INIT_SCALE, Table
+
+    table, plain = (Table("t", 3, seed=1, scale=INIT_SCALE) for _ in range(2))
+    random = np.random.default_rng(0)
+    kept = random.choice(2**62, 900, replace=False)
+    table.rows_of(kept)
+    plain.rows_of(kept)
+    for _ in range(12):  # ids that are given back must not fill the index
+        table.index.begin()
+        table.rows_of(random.choice(2**62, 3000, replace=False))
+        table.undo()
+        table.index.undo()
+    more = np.concatenate([random.choice(2**62, 2000, replace=False), kept[:5]])
+    np.testing.assert_array_equal(table.rows_of(more), plain.rows_of(more))
+    for part, value in plain.state().items():
+        np.testing.assert_array_equal(table.state()[part], value)
+    assert len(table.touched) <= 4096
+
+
+def test_twin_without_the_journal_of_rows_undo_leaves_traces(
+    settings_of: Any, drawn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.state import State
+    from training.table import Table
+
+    settings = settings_of("lr")
+    state = State(design_of(settings, settings.schema()))
+    state.learn(drawn(settings, 50, 0))
+    before = everything(state)
+    monkeypatch.setattr(Table, "_save", lambda _self, _rows: None)
+    state.begin()
+    state.learn(drawn(settings, 50, 1))
+    state.undo()
+    with pytest.raises(AssertionError):
+        assert_same(everything(state), before)
+
+
+def test_undo_needs_begin(settings_of: Any) -> None:
+    from training.state import State
+
+    settings = settings_of("lr")
+    with pytest.raises(RuntimeError, match="without begin"):
+        State(design_of(settings, settings.schema())).undo()
