@@ -20,6 +20,7 @@ A `Log` belongs to one thread. Formats: see `headrace.record`.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,10 @@ class Log:
 
     def first(self) -> Entry | None:
         """The oldest retained record."""
-        seqs = self.seqs()
-        return self.read(seqs[0]) if seqs else None
+        while seqs := self.seqs():
+            with contextlib.suppress(NotFound):  # collected meanwhile: another is the oldest
+                return self.read(seqs[0])
+        return None
 
     def head(self) -> Entry | None:
         """The newest record, or None. `DamagedFile`, `NewerFormat`, `LogRewritten` (N+1 does not continue N)."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FOLDER = "status"
 LIVING_S = 10.0
 BEAT_S = 2.0
+FORGOTTEN_S = 86_400.0
 NONCE = secrets.token_hex(4)  # of this process
 
 
@@ -160,6 +161,15 @@ def heartbeats(store: Store) -> list[Heartbeat]:
         except (ValueError, TypeError):
             continue
     return found
+
+
+def forget(store: Store, now_us: int) -> None:
+    """Remove heartbeats of more than `FORGOTTEN_S` ago, and what killed processes left while they wrote theirs."""
+    for path in store.left_over(FOLDER):
+        store.delete(path)
+    for old in heartbeats(store):
+        if now_us - old.at_us > FORGOTTEN_S * SECOND_US:
+            leave(store, old)
 
 
 def rival(store: Store, role: str, now_us: int, *, nonce: str = NONCE) -> Heartbeat | None:

@@ -195,7 +195,7 @@ def rollback_of(
     """The record that goes back to version `to`. NotFound if its table cannot be reached any more."""
     target = read(to)
     path_to(to, read, [head.snapshot])
-    forgotten = difference(trained_in(head.version, read), trained_in(to, read))
+    forgotten = trained_since(to, head.version, read)
     return replace(
         _control(head, "rollback", now_us, code),
         to=to,
@@ -268,6 +268,28 @@ def difference(ranges: Iterable[tuple[int, int]], minus: Iterable[tuple[int, int
 def contains(ranges: Ranges, seq: int) -> bool:
     """Whether the set has `seq`."""
     return any(low <= seq < high for low, high in ranges)
+
+
+def trained_since(to: int, version: int, read: Callable[[int], VersionRecord]) -> Ranges:
+    """Shard records that the table of `version` has learned from and that of `to` has not.
+
+    Both ways lead down to a common version, and no record below it is looked at: it may be collected.
+    """
+    learned: Ranges = ()
+    known: Ranges = ()
+    ours: int | None = version
+    theirs: int | None = to
+    while ours != theirs:
+        if theirs is None or (ours is not None and ours > theirs):
+            assert ours is not None
+            record = read(ours)
+            learned = union(learned, record.trained if record.kind == "delta" else ())
+            ours = record.table_of
+        else:
+            record = read(theirs)
+            known = union(known, record.trained if record.kind == "delta" else ())
+            theirs = record.table_of
+    return difference(learned, known)
 
 
 def trained_in(version: int, read: Callable[[int], VersionRecord]) -> Ranges:

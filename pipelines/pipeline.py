@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import clock, failpoints, metrics, status
-from headrace.errors import LostRace
+from headrace.collector import ShardCollector
+from headrace.errors import LostRace, NotFound, StoreFull
+from headrace.room import INTAKE, Room
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, as_recorded, plan_tick
@@ -24,6 +26,7 @@ from pipelines.work import run_files, store_at
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from headrace.collector import Collected
     from headrace.config import Settings
     from headrace.log import Entry
     from headrace.loop import Loop
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Replay"]
 
 ROLE = "pipeline"
+FULL_S = 1.0  # between two tries while there is no room
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ class Pipeline:
         self._run: Callable[[Sequence[Any]], None] | None = None
         self._backlog = False
         self._awaited = ""
-        self._claim = status.Claim(loop.store, ROLE, lambda: {"tick_s": settings.pipeline.tick_s})
+        self._collector = ShardCollector(loop, settings)
+        self._room = Room(loop.store, settings.retention.max_bytes, share=INTAKE)
+        self._claim = status.Claim(
+            loop.store, ROLE, lambda: {"tick_s": settings.pipeline.tick_s, "problem": self._room.problem}
+        )
 
     def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
         """What the next tick would do. Asks the sources, changes nothing."""
@@ -122,6 +130,7 @@ class Pipeline:
                 raise status.busy(other) from lost
             return self.tick(drain=drain, complete_until_us=complete_until_us)
         _measure(plan.previous, record, time.monotonic() - began)
+        self._room.took(sum(shard.bytes for shard in record.shards) + sum(meta["bytes"] for meta in record.pending))
         self._open_run.keep({meta["path"] for meta in record.pending})
         for path in results:
             self._loop.store.delete(path)
@@ -129,9 +138,9 @@ class Pipeline:
 
     def replay(self, seq: int) -> Replay:
         """Run a committed record again, with its ranges, policy and `now`, into a store of its own."""
-        entry = self._log.read(seq)
+        entry = self._recorded(seq)
         recorded = ShardRecord.from_entry(entry)
-        parent = self._log.read(seq - 1) if seq else None
+        parent = self._recorded(seq - 1) if seq else None
         previous = ShardRecord.from_entry(parent) if parent else None
         clocks = {one.key: one.watermark_us for one in previous.ranges} if previous else {}
         plan = Plan(
@@ -153,6 +162,19 @@ class Pipeline:
         replayed, _ = make(setup, plan, tick, run_of(setup, ()), store_at(setup.write_url), weighing)
         return Replay(recorded, replayed)
 
+    def _recorded(self, seq: int) -> Entry:
+        try:
+            return self._log.read(seq)
+        except NotFound as gone:
+            first = self._log.first()
+            if first is None or seq > first.seq:
+                raise
+            raise NotFound(
+                f"record {seq} of {self._log.prefix} was collected; the oldest that can be replayed is {first.seq + 1}",
+                hint="[retention] says how long records are kept",
+                seq=seq,
+            ) from gone
+
     def run(
         self,
         *,
@@ -171,7 +193,14 @@ class Pipeline:
                 if not (once or drain) and self._waited(on_wait):
                     continue
                 began = time.monotonic()
-                entry = self.tick(drain=drain)
+                try:
+                    entry = self._collected(drain=drain)
+                except StoreFull as full:
+                    if once or drain:
+                        raise
+                    self._room.refused(full)
+                    _sleep_until(began + max(self._settings.tick_s, FULL_S), stop)
+                    continue
                 if entry is not None:
                     on_record(entry)
                 elif once or drain:
@@ -180,6 +209,21 @@ class Pipeline:
                     _sleep_until(began + self._settings.tick_s, stop)
         finally:
             self.close()
+
+    def _collected(self, *, drain: bool) -> Entry | None:
+        """A tick, if there is room for one, and now and then what retention lets go."""
+        self._claim.take()
+        self._collector.run(self._now_us())
+        if not self._room.left():
+            raise StoreFull(self._room.problem, hint="raise retention.max_bytes, or shorten what [retention] keeps")
+        entry = self.tick(drain=drain)
+        self._room.freed()
+        return entry
+
+    def collect(self) -> Collected | None:
+        """One pass of retention over the shard log, now."""
+        self._claim.take()
+        return self._collector.run(self._now_us(), force=True)
 
     def _waited(self, on_wait: Callable[[status.Heartbeat], None]) -> bool:
         """Wait a little if another pipeline lives; `on_wait` hears of each one once."""

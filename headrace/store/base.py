@@ -10,7 +10,8 @@
 | `delete`        | gone afterwards, whether it was there or not                                                   |
 
 Beside them: `sync` (rule 3: prove that a file someone else wrote is there and durable), `overwrite` (advisory files
-below `status/` only: atomic, not durable) and `path_of` (the local file, to map it).
+below `status/` only: atomic, not durable), `path_of` (the local file, to map it); and for retention `left_over`
+(temporary names, which a killed process leaves), `folders` and `size`.
 
 Paths are relative and plain: `shards/log/000000000042.json`. Names that begin with `.tmp-` are temporary.
 
@@ -55,6 +56,14 @@ class Store(Protocol):
         """Create a file that must not exist; durable when this returns. `Exists`, `Ambiguous`, `StoreFull`."""
         ...
 
+    def left_over(self, prefix: str) -> list[str]:
+        """Paths of all temporary files below the folder `prefix`, sorted; `delete` takes them."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below the folder `prefix`, sorted."""
+        ...
+
     def list(self, prefix: str) -> list[str]:
         """Paths (from the root) of all files below the folder `prefix`, sorted; `""` is the root."""
         ...
@@ -73,6 +82,10 @@ class Store(Protocol):
 
     def path_of(self, path: str) -> Path | None:
         """The local file behind `path`; None where there is none."""
+        ...
+
+    def size(self, prefix: str) -> int:
+        """Bytes of all files below the folder `prefix`, temporary ones included."""
         ...
 
 

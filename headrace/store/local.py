@@ -33,7 +33,7 @@ from headrace.errors import Ambiguous, Exists, NotFound, StoreError, StoreFull, 
 from headrace.store.base import TEMPORARY, folder_of, is_temporary, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _REFUSALS = {
@@ -112,13 +112,28 @@ class LocalStore:
         finally:
             self._remove(temporary)
 
+    def left_over(self, prefix: str) -> list[str]:
+        return sorted(path for path in self._found(prefix) if is_temporary(path))
+
+    def folders(self, prefix: str) -> list[str]:
+        _, folders, _ = next(os.walk(self._root / folder_of(prefix), onerror=self._unlistable), ("", [], []))
+        return sorted(folders)
+
     def list(self, prefix: str) -> list[str]:
+        return sorted(path for path in self._found(prefix) if not is_temporary(path))
+
+    def size(self, prefix: str) -> int:
+        total = 0
+        for path in self._found(prefix):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                total += (self._root / path).lstat().st_size
+        return total
+
+    def _found(self, prefix: str) -> Iterator[str]:
         root = str(self._root)
-        found = []
         for folder, _, names in os.walk(self._root / folder_of(prefix), onerror=self._unlistable):
             inside = folder[len(root) + 1 :].replace(os.sep, "/")
-            found += [f"{inside}/{name}" if inside else name for name in names if not is_temporary(name)]
-        return sorted(found)
+            yield from (f"{inside}/{name}" if inside else name for name in names)
 
     def delete(self, path: str) -> None:
         final = self._final(path)

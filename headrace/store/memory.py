@@ -43,6 +43,14 @@ class MemoryStore:
                 raise Exists(f"{path} exists in {self.url}", path=path, store=self.url)
             self._files[path] = bytes(data)
 
+    def left_over(self, prefix: str) -> list[str]:
+        folder_of(prefix)
+        return []
+
+    def folders(self, prefix: str) -> list[str]:
+        start = f"{folder_of(prefix)}/" if prefix else ""
+        return sorted({path[len(start) :].split("/")[0] for path in self.list(prefix) if "/" in path[len(start) :]})
+
     def list(self, prefix: str) -> list[str]:
         folder = folder_of(prefix)
         start = f"{folder}/" if folder else ""
@@ -58,6 +66,11 @@ class MemoryStore:
 
     def overwrite(self, path: str, data: bytes) -> None:
         self.write(path, data)
+
+    def size(self, prefix: str) -> int:
+        start = f"{folder_of(prefix)}/" if prefix else ""
+        with _lock:
+            return sum(len(data) for path, data in self._files.items() if path.startswith(start))
 
     def path_of(self, path: str) -> Path | None:
         plain(path)

@@ -85,16 +85,31 @@ class RemoteStore:
             self.probe(plain(path).rpartition("/")[0])
         self._create(path, data)
 
+    def left_over(self, prefix: str) -> list[str]:
+        return sorted(path for path in self._found(prefix) if is_temporary(path))
+
+    def folders(self, prefix: str) -> list[str]:
+        start = f"{folder_of(prefix)}/" if prefix else ""
+        return sorted({path[len(start) :].split("/")[0] for path in self._found(prefix) if "/" in path[len(start) :]})
+
     def list(self, prefix: str) -> list[str]:
+        return sorted(path for path in self._found(prefix) if not is_temporary(path))
+
+    def size(self, prefix: str) -> int:
+        return sum(self._found(prefix).values())
+
+    def _found(self, prefix: str) -> dict[str, int]:
+        """Path and size of every object below `prefix`."""
         folder = folder_of(prefix)
         start = f"{self._root}/"
         try:
-            keys = self._files.find(f"{self._root}/{folder}" if folder else self._root)
+            found = self._files.find(f"{self._root}/{folder}" if folder else self._root, detail=True)
         except FileNotFoundError:
-            return []
+            return {}
         except Exception as error:
             raise StoreError(f"cannot list {self.url}/{folder}: {error}", store=self.url) from error
-        return sorted(key.removeprefix(start) for key in keys if key.startswith(start) and not is_temporary(key))
+        mine = {key: about for key, about in found.items() if key.startswith(start)}
+        return {key.removeprefix(start): int(about.get("size") or 0) for key, about in mine.items()}
 
     def delete(self, path: str) -> None:
         key = self._key(path)

@@ -129,3 +129,24 @@ def test_of_racing_creators_one_wins(store):
         thread.join()
     assert sorted(name for name, _ in won) == names
     assert all(store.read(name) == data for name, data in won)
+
+
+def test_folders_and_size(store):
+    store.write("models/a/log/1", b"0123")
+    store.write("models/b/x", b"56")
+    store.write("models/c", b"7")
+    assert store.folders("models") == ["a", "b"]
+    assert store.folders("none") == []
+    assert store.size("models") == 7
+    assert store.size("none") == 0
+    assert store.left_over("models") == []
+
+
+def test_what_a_killed_process_left_is_listed_apart_and_can_be_deleted(tmp_path):
+    store = open_store(str(tmp_path))
+    store.write("log/000000000001.json", b"x")
+    left = "log/.tmp-000000000002.json-0a1b2c3d-7"
+    (tmp_path / left).write_bytes(b"half")
+    assert (store.list(""), store.left_over("")) == (["log/000000000001.json"], [left])
+    store.delete(left)
+    assert store.left_over("") == []

@@ -39,6 +39,14 @@ class ArmStore:
     def put_if_absent(self, path: str, data: bytes) -> None:
         self._store.put_if_absent(self._inside(path), data)
 
+    def left_over(self, prefix: str) -> list[str]:
+        inside = self._inside(prefix)
+        cut = len(self._folder) if inside != prefix else 0
+        return [path[cut:] for path in self._store.left_over(inside)]
+
+    def folders(self, prefix: str) -> list[str]:
+        return self._store.folders(self._inside(prefix))
+
     def list(self, prefix: str) -> list[str]:
         inside = self._inside(prefix)
         cut = len(self._folder) if inside != prefix else 0
@@ -52,6 +60,9 @@ class ArmStore:
 
     def overwrite(self, path: str, data: bytes) -> None:
         self._store.overwrite(self._inside(path), data)
+
+    def size(self, prefix: str) -> int:
+        return self._store.size(self._inside(prefix))
 
     def path_of(self, path: str) -> Path | None:
         return self._store.path_of(self._inside(path))
