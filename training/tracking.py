@@ -14,7 +14,10 @@ The order for the versions of one day that are new:
                                                                              same metrics are logged again, no new rows
 
 The cursor `{seq, sha256}` is the tag `headrace.cursor` of the newest run, so MLflow itself remembers how far it is and
-any process may go on. Nothing waits for this follower; where MLflow is down it tries again.
+any process may go on. Nothing waits for this follower: where MLflow refuses, hangs or is full, it tries again, 1 s to
+60 s apart, from a thread of its own, so that it can be stopped meanwhile; its heartbeat says what is wrong. Versions
+that were collected while it was away ([followers] says how long it may be) are missed, which it says; it goes on with
+the oldest that is left.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +34,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from headrace.clock import SECOND_US
-from headrace.errors import NotFound, TrainingError
+from headrace.errors import HeadraceError, LogRewritten, NotFound, TrainingError
 from headrace.log import Cursor, Entry, Follower
+from headrace.status import Pulse
 from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace.track")
 
+ROLE = "tracker"
+GRACE_S = 2.0  # for a call that is under way when it is stopped; one that is cut off is made again
 BATCH_METRICS = 1_000
 """MLflow's limit for one log_batch."""
 
@@ -52,6 +59,8 @@ CURSOR, DAY, LOOP, MODEL, VERSION = (f"headrace.{name}" for name in ("cursor", "
 def open_client(uri: str) -> MlflowClient:
     """A client for `uri`, with telemetry off. Creates the tables of a new sqlite file (seconds, once)."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # else 120 s, eight times; `run` tries again by itself
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -92,11 +101,18 @@ class _Run:
 class Tracker:
     """Copies the versions of one model to MLflow, each once.
 
-    client: an MlflowClient (`open_client`); everything it raises passes through `step` and is retried by `run`.
+    connect: gives an MlflowClient (`open_client`), anew after each failure; all that it and the client raise passes
+    through `step` and is retried by `run`.
     """
 
-    def __init__(self, loop: Loop, settings: Settings, *, client: MlflowClient, model: str = "default") -> None:
-        self._client = client
+    _client: MlflowClient
+
+    def __init__(
+        self, loop: Loop, settings: Settings, *, connect: Callable[[], MlflowClient], model: str = "default"
+    ) -> None:
+        self.problem = ""  # why nothing is logged
+        self.missed = 0  # versions that were collected before they were logged
+        self._connect = connect
         self._store = loop.store
         self._log = loop.version_log(model)
         self._experiment = settings.track.experiment or settings.loop.name
@@ -110,11 +126,12 @@ class Tracker:
     def step(self) -> int:
         """Logs every version that is new; how many. After an exception nothing is forgotten: call again."""
         if self._follower is None:
+            self._client = self._connect()
             self._experiment_id = self._find_experiment()
             self._run = self._newest_run()
             self._follower = Follower(self._log, self._run.cursor if self._run else None)
         try:
-            entries = self._follower.poll()
+            entries = self._polled(self._follower)
             records = [(entry, VersionRecord.from_entry(entry)) for entry in entries]
             for day, group in groupby(records, key=lambda pair: day_of(pair[1])):
                 self._log_day(day, list(group))
@@ -123,8 +140,44 @@ class Tracker:
             raise
         return len(entries)
 
+    def _polled(self, follower: Follower) -> list[Entry]:
+        """What is new; after too long an absence, what is left."""
+        before = follower.cursor
+        try:
+            return follower.poll()
+        except LogRewritten:
+            first = self._log.first()
+            if before is None or first is None:
+                raise
+            self.missed += max(0, first.seq - before.seq - 1)
+            logger.warning(
+                "track.missed: version %d is gone, as are all before version %d, with which the log begins now",
+                before.seq,
+                first.seq,
+            )
+            self._follower = Follower(self._log)
+            return self._follower.poll()
+
     def run(self, *, stop: Callable[[], bool], poll_s: float = 1.0) -> None:
-        """Follows until `stop()`. MLflow refusing, hanging up or locked is waited out, 1 s to 60 s between tries."""
+        """Follows until `stop()`. MLflow refusing, hanging or full is waited out; a call that hangs is left behind."""
+        failed: list[BaseException] = []
+
+        def follow() -> None:
+            try:
+                self._follow(stop, poll_s)
+            except Exception as error:  # noqa: BLE001  raised again by `run`
+                failed.append(error)
+
+        with Pulse(self._store, ROLE, self._info):
+            thread = threading.Thread(target=follow, name="track", daemon=True)
+            thread.start()
+            while thread.is_alive() and not stop():
+                thread.join(0.1)
+            thread.join(GRACE_S)
+        if failed:
+            raise failed[0]
+
+    def _follow(self, stop: Callable[[], bool], poll_s: float) -> None:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -132,11 +185,16 @@ class Tracker:
         while not stop():
             try:
                 self.step()
-                wait_s = poll_s
-            except (MlflowException, SQLAlchemyError, OSError) as refused:
-                wait_s = min(max(2 * wait_s, 1.0), 60.0)
-                logger.warning("track.refused: %s; next try in %.0f s", str(refused).splitlines()[0], wait_s)
+                wait_s, self.problem = poll_s, ""
+            except (MlflowException, SQLAlchemyError, OSError, HeadraceError) as refused:
+                wait_s = min(2 * wait_s, 60.0)
+                self.problem = str(refused).splitlines()[0]
+                logger.warning("track.refused: %s; next try in %.0f s", self.problem, wait_s)
             _sleep(wait_s, stop)
+
+    def _info(self) -> dict[str, Any]:
+        logged = self._run.cursor if self._run else None
+        return {"version": logged.seq if logged else None, "problem": self.problem, "missed": self.missed}
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)

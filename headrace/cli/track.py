@@ -36,7 +36,7 @@ def track(
     with native_output("track"):
         from training.tracking import Tracker, open_client
 
-        tracker = Tracker(loop, settings, client=open_client(settings.track.uri))
+        tracker = Tracker(loop, settings, connect=lambda: open_client(settings.track.uri))
         if once:
             logged = tracker.step()
             if as_json:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import socket
+import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace import status
 from headrace.loop import Loop, open_loop
 from headrace.store import open_store
 from headrace.version import Kept, NamedFile, VersionRecord
 
 pytest.importorskip("mlflow")
+
+from sqlalchemy.exc import OperationalError
 
 from training.tracking import CURSOR, VERSION, Tracker, open_client
 
@@ -93,7 +101,7 @@ def expected(versions: int) -> list[tuple[int, int, float]]:
 
 def test_versions_are_steps_of_one_run_a_day(client: Any) -> None:
     loop = loop_with("days", 7)
-    tracker = Tracker(loop, settings("days"), client=client)
+    tracker = Tracker(loop, settings("days"), connect=lambda: client)
     assert (tracker.step(), tracker.step()) == (7, 0)
     assert history(client, "days", "log_loss") == expected(7)
     assert [value for _, _, value in history(client, "days", "freshness_s")] == [5.0] * 7
@@ -106,7 +114,7 @@ def test_versions_are_steps_of_one_run_a_day(client: Any) -> None:
 
 def test_snapshots_become_model_versions_with_aliases(client: Any) -> None:
     loop = loop_with("models", 7)
-    Tracker(loop, settings("models"), client=client).step()
+    Tracker(loop, settings("models"), connect=lambda: client).step()
     assert model_versions(client, "models") == ["2", "5"]
     champion = client.get_model_version_by_alias("models", "champion")
     assert champion.tags[VERSION] == "5"
@@ -116,9 +124,9 @@ def test_snapshots_become_model_versions_with_aliases(client: Any) -> None:
 
 def test_a_new_process_goes_on_where_the_last_one_stopped(client: Any) -> None:
     loop = loop_with("resume", 3)
-    assert Tracker(loop, settings("resume"), client=client).step() == 3
+    assert Tracker(loop, settings("resume"), connect=lambda: client).step() == 3
     append(loop, range(3, 6), (2, 5))
-    assert Tracker(loop, settings("resume"), client=client).step() == 3
+    assert Tracker(loop, settings("resume"), connect=lambda: client).step() == 3
     assert history(client, "resume", "log_loss") == expected(6)
 
 
@@ -165,9 +173,9 @@ def deaths(client: Any, name: str) -> Iterator[int]:
     for lives in range(1, 40):
         loop = loop_with(f"{name}{lives}", 7)
         try:
-            Tracker(loop, settings(f"{name}{lives}"), client=Mortal(client, lives)).step()
+            Tracker(loop, settings(f"{name}{lives}"), connect=lambda lives=lives: Mortal(client, lives)).step()
         except Killed:
-            Tracker(loop, settings(f"{name}{lives}"), client=client).step()
+            Tracker(loop, settings(f"{name}{lives}"), connect=lambda: client).step()
             yield lives
         else:
             return
@@ -206,7 +214,7 @@ def test_refusals_are_waited_out(client: Any) -> None:
     from mlflow.exceptions import MlflowException
 
     loop = loop_with("down", 3)
-    tracker = Tracker(loop, settings("down"), client=client)
+    tracker = Tracker(loop, settings("down"), connect=lambda: client)
     refusals = iter([True, True, False])
     step, stopped = tracker.step, [False]
 
@@ -223,7 +231,7 @@ def test_refusals_are_waited_out(client: Any) -> None:
 
 def test_a_rollback_moves_the_champion_back(client: Any) -> None:
     loop = loop_with("back", 7)
-    tracker = Tracker(loop, settings("back"), client=client)
+    tracker = Tracker(loop, settings("back"), connect=lambda: client)
     tracker.step()
     log = loop.version_log()
     head = log.head()
@@ -233,3 +241,114 @@ def test_a_rollback_moves_the_champion_back(client: Any) -> None:
     log.append("rollback", body, head)
     tracker.step()
     assert client.get_model_version_by_alias("back", "champion").tags[VERSION] == "2"
+
+
+class Away:
+    """MLflow while it is away: `connect` gives what `down` gives, and the real client once it is back."""
+
+    def __init__(self, client: Any, down: Any) -> None:
+        self._client, self._down, self.back = client, down, False
+
+    def __call__(self) -> Any:
+        return self._client if self.back else self._down()
+
+
+class Full:
+    """A client on a full disk: reading works, every write fails."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in Mortal.WRITES:
+            return getattr(self._client, name)
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise OperationalError(name, {}, OSError(errno.ENOSPC, "database or disk is full"))
+
+        return refuse
+
+
+def refusing() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def hanging(stack: contextlib.ExitStack) -> str:
+    """Accepts connections and never answers."""
+    server = stack.enter_context(socket.socket())
+    server.bind(("127.0.0.1", 0))
+    server.listen(64)
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def wait_for(condition: Any) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["refused", "hung", "full"])
+def test_twenty_versions_while_mlflow_is_away_are_logged_once_when_it_is_back(
+    client: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    loop = loop_with(how, 1)
+    stopped = threading.Event()
+    with contextlib.ExitStack() as stack:
+        urls = {"refused": refusing, "hung": lambda: hanging(stack)}
+        uri = urls[how]() if how in urls else ""
+        away = Away(client, lambda: open_client(uri) if uri else Full(client))
+        tracker = Tracker(loop, settings(how), connect=away)
+        thread = threading.Thread(target=lambda: tracker.run(stop=stopped.is_set, poll_s=0.01))
+        thread.start()
+        wait_for(lambda: tracker.problem)
+        append(loop, range(1, 21), (2, 5))  # the log goes on: nothing here waits for MLflow
+        assert tracker.problem
+        away.back = True
+        wait_for(lambda: len(history(client, how, "log_loss")) == 21 if client.get_experiment_by_name(how) else False)
+        wait_for(lambda: not tracker.problem)
+        (pulse,) = status.heartbeats(loop.store)
+        assert pulse.role == "tracker"
+        stopped.set()
+        thread.join()
+    assert history(client, how, "log_loss") == expected(21)
+    assert model_versions(client, how) == ["2", "5"]
+
+
+def test_it_ends_although_mlflow_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    monkeypatch.setattr("training.tracking.GRACE_S", 0.1)
+    stopped = threading.Event()
+    with contextlib.ExitStack() as stack:
+        uri = hanging(stack)
+        tried = threading.Event()
+
+        def connect() -> Any:
+            tried.set()
+            return open_client(uri)
+
+        tracker = Tracker(loop_with("stuck", 2), settings("stuck"), connect=connect)
+        thread = threading.Thread(target=lambda: tracker.run(stop=stopped.is_set))
+        thread.start()
+        wait_for(tried.is_set)
+        stopped.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_after_a_long_absence_it_logs_what_is_left_and_says_what_it_missed(client: Any, caplog: Any) -> None:
+    loop = loop_with("late", 3)
+    Tracker(loop, settings("late"), connect=lambda: client).step()
+    append(loop, range(3, 10))
+    for seq in range(6):
+        loop.store.delete(f"models/default/log/{seq:012d}.json")
+    tracker = Tracker(loop, settings("late"), connect=lambda: client)
+    assert tracker.step() == 4
+    assert tracker.missed == 3
+    assert "track.missed: version 2 is gone, as are all before version 6" in caplog.text
+    assert [step for step, _, _ in history(client, "late", "log_loss")] == [0, 1, 2, 6, 7, 8, 9]
+    assert tracker.step() == 0
