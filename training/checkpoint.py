@@ -10,6 +10,7 @@ v, which names it with its SHA-256; if that record never comes, it is garbage. E
     table/<name>/weights, …/slots   float32 [n, width]
     tower/<weight>, slots/<weight>  float32
     running/rows, …/mean, …/variance   float64 [k]
+    arrival/cohorts, …/counts, …/seen, …/among, …/newest_us   training/arrival.py; absent without late positives
 
 The rest of what recovery needs stands in the version log and is read from there: cursor, held shards, requests,
 evaluations, and the published table (the fold of snapshot and deltas, checked by its digest).

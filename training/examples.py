@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-COLUMNS = ("label", "emit_time_us", "row_kind")
+COLUMNS = ("label", "emit_time_us", "row_kind", "event_time_us", "delay_us")
 """What is read of a shard beside the features."""
 
 
@@ -40,6 +40,15 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Positives:
+    """Of a record, observed and corrections. event_us, delay_us: int64 [p]; newest_us: of all its decisions."""
+
+    event_us: npt.NDArray[np.int64]
+    delay_us: npt.NDArray[np.int64]
+    newest_us: int
+
+
+@dataclass(frozen=True)
 class Examples:
     """labels: float32 [n]; columns: feature -> Column; numbers: float32 [n, k], missing = NaN; encoded: the same."""
 
@@ -47,6 +56,7 @@ class Examples:
     columns: Mapping[str, Column]
     numbers: Floats
     encoded: pa.Table
+    positives: Positives | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,20 +65,32 @@ class Examples:
 def examples_of(shards: Sequence[pa.Table], schema: Schema) -> Examples:
     """The rows of one record in training order. shards: tables with `COLUMNS` and the feature columns.
 
-    Corrections are left out: a row is learned once, with the label that was observed.
+    Corrections are left out but for `positives`: a row is learned once, with the label that was observed.
     """
     if not shards:
         return Examples(np.empty(0, np.float32), {}, np.empty((0, len(schema.numbers)), np.float32), pa.table({}))
     table = pa.concat_tables(shards).combine_chunks()
     emitted = table.column("emit_time_us").to_numpy()
     observed = pc.equal(table.column("row_kind"), "observed").to_numpy()
+    positives = _positives(table, emitted)
     order = np.argsort(emitted, kind="stable")
     table = table.take(order[observed[order]])
     columns = {name: _column(table.column(name)) for name in (*schema.sparse, *schema.lists)}
     numbers = [table.column(name).to_numpy(zero_copy_only=False).astype(np.float32) for name in schema.numbers]
     stacked = np.stack(numbers, 1) if numbers else np.empty((table.num_rows, 0), np.float32)
     names = [feature.name for feature in schema.features]
-    return Examples(table.column("label").to_numpy().astype(np.float32), columns, stacked, table.select(names))
+    labels = table.column("label").to_numpy().astype(np.float32)
+    return Examples(labels, columns, stacked, table.select(names), positives)
+
+
+def _positives(table: pa.Table, emitted: npt.NDArray[np.int64]) -> Positives | None:
+    """None where the shards were read without their times."""
+    if not len(emitted) or not {"event_time_us", "delay_us"} <= set(table.column_names):
+        return None
+    delay = table.column("delay_us")
+    positive = (table.column("label").to_numpy() > 0) & pc.is_valid(delay).to_numpy()
+    event_us = table.column("event_time_us").to_numpy()[positive]
+    return Positives(event_us, pc.fill_null(delay, 0).to_numpy()[positive], int(emitted.max()))
 
 
 def _column(values: pa.ChunkedArray) -> Column:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.delta import TableSpec
+from training.arrival import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headrace.config import Settings
+    from headrace.config.sections import LabelSettings
     from headrace.schema import Schema
 
 LINEAR, EMBEDDING = "linear", "embedding"
@@ -78,7 +80,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Design:
-    """One model, whole: `tables` in the order of the deltas, `fields` by table name, `bias` the logit of the prior."""
+    """One model, whole: `tables` in the order of the deltas, `fields` by table name, `bias` the logit of the prior.
+
+    waits: between which delays positives are late, if they are to be calibrated for.
+    """
 
     shape: Architecture
     recipe: Recipe
@@ -87,6 +92,7 @@ class Design:
     numbers: tuple[str, ...]
     seed: int
     bias: float
+    waits: Waits | None = None
 
     def spec(self, table: str) -> TableSpec:
         return next(spec for spec in self.tables if spec.name == table)
@@ -131,7 +137,15 @@ def design_of(settings: Settings, schema: Schema) -> Design:
         numbers=tuple(schema.numbers),
         seed=settings.train.seed,
         bias=math.log(prior) - math.log1p(-prior),
+        waits=waits_of(settings.label),
     )
+
+
+def waits_of(label: LabelSettings) -> Waits | None:
+    """None if no positive can be late, or late ones are to be ignored."""
+    if label.late_positives != "calibrate" or label.wait_s is None or label.attribution_s <= label.wait_s:
+        return None
+    return Waits(round(label.wait_s * 1e6), round(label.attribution_s * 1e6))
 
 
 def recipe_of(settings: Settings) -> Recipe:

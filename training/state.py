@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from training.arrival import Arrival
 from training.schedule import batch_rows
 from training.statistics import Running, standardised
 from training.step import Learner
@@ -26,6 +27,7 @@ class _Begun:
     """What `State.undo` gives back beside tables; dense: group -> name -> array."""
 
     running: Running
+    arrival: Arrival
     rows: int
     frozen_of: int | None
     dense: Mapping[str, Mapping[str, Floats]]
@@ -42,6 +44,7 @@ class State:
         self.design = design
         self.learner = Learner(design)
         self.running = Running.empty(len(design.numbers))
+        self.arrival = Arrival.empty()
         self.rows = 0
         self.frozen_of: int | None = None
         self._begun: _Begun | None = None
@@ -53,7 +56,7 @@ class State:
             group: {name: variable.numpy().copy() for name, variable in variables.items()}
             for group, variables in self._groups().items()
         }
-        self._begun = _Begun(self.running, self.rows, self.frozen_of, dense)
+        self._begun = _Begun(self.running, self.arrival, self.rows, self.frozen_of, dense)
         self.learner.begin()
 
     def undo(self) -> None:
@@ -61,7 +64,8 @@ class State:
         begun = self._begun
         if begun is None:
             raise RuntimeError("undo without begin")
-        self.running, self.rows, self.frozen_of = begun.running, begun.rows, begun.frozen_of
+        self.running, self.arrival = begun.running, begun.arrival
+        self.rows, self.frozen_of = begun.rows, begun.frozen_of
         for group, variables in self._groups().items():
             for name, variable in variables.items():
                 variable.assign(begun.dense[group][name])
@@ -73,10 +77,18 @@ class State:
         if not len(examples):
             return np.empty(0, np.float32)
         self.running = self.running.folded(examples.numbers)
+        waits, positives = self.design.waits, examples.positives
+        if waits is not None and positives is not None:
+            times = positives.event_us, positives.delay_us, positives.newest_us
+            self.arrival = self.arrival.folded(waits, *times)
         batch = batch_rows(self.design.recipe, rows=len(examples), learned=self.rows)
         logits = self.learner.learn(examples, standardised(examples.numbers, self.running.numbers()), batch)
         self.rows += len(examples)
         return logits
+
+    def correction(self) -> float:
+        """What makes of P(feedback within wait_s) P(feedback within attribution_s): to be added to every logit."""
+        return self.arrival.offset(self.design.waits) if self.design.waits is not None else 0.0
 
     def tower_weights(self) -> dict[str, Floats]:
         """Name -> array, as `training.models` names them."""
@@ -101,6 +113,8 @@ class State:
             saved.update({f"{group}/{name}": variable.numpy() for name, variable in variables.items()})
         for part in ("rows", "mean", "variance"):
             saved[f"running/{part}"] = getattr(self.running, part)
+        if self.design.waits is not None:
+            saved.update({f"arrival/{part}": value for part, value in self.arrival.arrays().items()})
         return saved
 
     def meta(self) -> dict[str, Any]:
@@ -115,6 +129,8 @@ class State:
             for name, variable in variables.items():
                 variable.assign(arrays[f"{group}/{name}"])
         self.running = Running(*(arrays[f"running/{part}"] for part in ("rows", "mean", "variance")))
+        late = {name.removeprefix("arrival/"): value for name, value in arrays.items() if name.startswith("arrival/")}
+        self.arrival = Arrival.restored(late)
         self.rows, self.frozen_of = meta["rows"], meta["frozen_of"]
 
     def _groups(self) -> dict[str, dict[str, Any]]:

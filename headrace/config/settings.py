@@ -162,6 +162,11 @@ def _check_label(label: LabelSettings, name: str, feedback: StreamSettings) -> N
                 "[label] wait_s has no meaning with mode = 'explicit': an impression waits for its label",
                 hint="remove wait_s; attribution_s is how long",
             )
+        if "late_positives" in label.told:
+            raise SettingsError(
+                "[label] late_positives has no meaning with mode = 'explicit': an impression waits for its label",
+                hint="remove late_positives",
+            )
         return
     if feedback.label is not None:
         raise SettingsError(

@@ -176,3 +176,9 @@ def drawn() -> Callable[[Settings, int, int], Examples]:
 def settings_of() -> Callable[..., Settings]:
     """settings_of(kind, **sections) -> Settings."""
     return settings_for
+
+
+@pytest.fixture
+def drawn_table() -> Callable[[Settings, int, int], pa.Table]:
+    """drawn_table(settings, rows, seed): rows of a shard."""
+    return encoded_rows

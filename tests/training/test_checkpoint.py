@@ -58,8 +58,10 @@ def test_the_checkpoint_of_format_1_is_read_for_ever(made_up: Any) -> None:
     assert (meta["format"], meta["version"], state.rows, state.frozen_of) == (1, 1, 30, 1)
     fresh = state_of(settings)
     fresh.learn(rows)
+    assert state.correction() == 0  # late positives are not in it: that estimate begins anew
     for name, value in fresh.arrays().items():
-        np.testing.assert_allclose(state.arrays()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        if not name.startswith("arrival/"):
+            np.testing.assert_allclose(state.arrays()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def _golden(url: str) -> Kept:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from training.recipe import design_of
@@ -100,3 +102,33 @@ def test_undo_needs_begin(settings_of: Any) -> None:
     settings = settings_of("lr")
     with pytest.raises(RuntimeError, match="without begin"):
         State(design_of(settings, settings.schema())).undo()
+
+
+def test_corrections_move_the_offset_and_nothing_else(settings_of: Any, drawn_table: Any) -> None:
+    from training.examples import examples_of
+    from training.state import State
+
+    settings = settings_of("lr", label={"wait_s": 1, "attribution_s": 8})
+    schema, off = settings.schema(), settings.replace("label", late_positives="ignore")
+    state, ignores = State(design_of(settings, schema)), State(design_of(off, schema))
+    for record in range(4):
+        rows = drawn_table(settings, 400, record)
+        late = rows.filter(pc.equal(rows["label"], 1)).slice(0, 60)
+        kinds, delays = pa.array(["correction"] * 60), pa.array(np.full(60, 3_000_000))
+        late = late.set_column(late.column_names.index("row_kind"), "row_kind", kinds)
+        late = late.set_column(late.column_names.index("delay_us"), "delay_us", delays)
+        moved = late["emit_time_us"].to_numpy() + 60_000_000
+        late = late.set_column(late.column_names.index("emit_time_us"), "emit_time_us", pa.array(moved))
+        both = examples_of([pa.concat_tables([rows, late])], schema)
+        assert len(both) == 400
+        before = state.correction()
+        state.begin()
+        state.learn(both)
+        state.undo()
+        assert state.correction() == before
+        np.testing.assert_array_equal(state.learn(both), ignores.learn(both))
+    assert state.correction() > 0.1
+    assert ignores.correction() == 0
+    again = State(design_of(settings, schema))
+    again.restore(state.arrays(), state.meta())
+    assert again.correction() == state.correction()
