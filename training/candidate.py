@@ -90,7 +90,8 @@ def encoded(
     """Step 3: the delta of what was learned; applied to `published`, so that golden scores are of what goes out."""
     design, weights = state.design, state.tower_weights()
     rows = learned_rows(design.tables, state.learner.tables)
-    offset = offset_of(design, weights)
+    correction = state.correction()
+    offset = offset_of(design, weights) + correction
     finite = all(np.isfinite(value).all() for value in (*weights.values(), *(part.rows for part in rows)))
     delta: Delta | None = None
     scored: Golden | None = None
@@ -105,7 +106,9 @@ def encoded(
             numbers=state.running.numbers(),
         )
         published.apply(delta)
-        scored = golden(design, published, state.learner, newest, offset=offset, wanted=like.golden)
+        scored = golden(
+            design, published, state.learner, newest, offset=offset, correction=correction, wanted=like.golden
+        )
     shapes = all(part.rows.shape[1] == part.spec.width for part in rows)
     hit("trainer.encoded")
     return Encoded(delta, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))

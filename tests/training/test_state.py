@@ -132,3 +132,32 @@ def test_corrections_move_the_offset_and_nothing_else(settings_of: Any, drawn_ta
     again = State(design_of(settings, schema))
     again.restore(state.arrays(), state.meta())
     assert again.correction() == state.correction()
+
+
+@pytest.mark.parametrize("kind", ["lr", "dcn_v2"])
+def test_corrections_raise_the_offset_of_the_version_and_pass_the_golden_gate(
+    feed: Any, kind: str, drawn_table: Any
+) -> None:
+    from training.tower import has_tower
+    from training.trainer import Trainer
+
+    made = feed(kind, label={"wait_s": 1, "attribution_s": 8}, train={"batch_warmup": 16})
+    trainer = Trainer(made.loop, made.settings)
+    for seq in range(3):
+        rows = drawn_table(made.settings, 300, seq)
+        late = rows.slice(0, 60)
+        columns = {
+            "impression_id": pa.array([f"late-{seq}-{n}" for n in range(60)]),
+            "label": pa.array(np.ones(60, np.float32)),
+            "row_kind": pa.array(["correction"] * 60),
+            "delay_us": pa.array(np.full(60, 3_000_000)),
+            "emit_time_us": pa.array(late["emit_time_us"].to_numpy() + 60_000_000),
+        }
+        for name, values in columns.items():
+            late = late.set_column(late.column_names.index(name), name, values)
+        made.append(pa.concat_tables([rows, late]))
+        trainer.step()
+    assert (trainer.record.kind, trainer.record.version) == ("delta", 3)
+    bias = 0.0 if has_tower(trainer._state.design.shape) else float(trainer._state.tower_weights()["bias"][0])
+    assert trainer.record.offset - bias == pytest.approx(trainer._state.correction(), abs=1e-6)
+    assert trainer._state.correction() > 0.2
