@@ -28,10 +28,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock, metrics, status
+from headrace.collector import VersionCollector
 from headrace.delta import write_delta
-from headrace.errors import Busy, LostRace
+from headrace.errors import Busy, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Cursor, Follower
+from headrace.room import Room
 from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from training.state import State
 
 ROLE = "trainer"
+FULL_S = 1.0  # between two tries while the disk is full
 FOLDER = "models/default"
 
 log = logging.getLogger("headrace.training")
@@ -81,6 +84,8 @@ class Trainer:
         self._design = design_of(settings, self._schema)
         self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
         self._claim = status.Claim(loop.store, ROLE, self._info)
+        self._collector = VersionCollector(loop, settings)
+        self._room = Room(loop.store, settings.retention.max_bytes)
         self._singly_until = -1
         self._begin(loop)
         self._recover()
@@ -103,14 +108,25 @@ class Trainer:
                 time.sleep(poll_s)
             self._recover()
         requests = Follower(self._requests, self._answered())
+        asked: list[Entry] = []
         try:
             while not stop():
                 self._claim.take()
-                asked = requests.poll()
+                self._collector.run(self._now_us())
+                asked += requests.poll()
                 if any(request.kind == "stop" for request in asked):
                     self._commit(self._next("delta", asked, "stopped"))
                     break
-                if self._step(asked) is None:
+                try:
+                    made = self._step(asked) if self._room.left() else None
+                except StoreFull as full:  # nothing was committed: the same again
+                    self._room.refused(full)
+                    time.sleep(FULL_S)
+                    continue
+                if self._room.left():
+                    self._room.freed()
+                    asked = []
+                if made is None:
                     time.sleep(poll_s)
         finally:
             self.close()
@@ -254,6 +270,7 @@ class Trainer:
         hit("trainer.before_commit")
         entry = self._log.append(record.kind, record.to_body(), self._head)
         hit("trainer.committed")
+        self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
@@ -320,7 +337,12 @@ class Trainer:
         """The first version of the lineage that learned anything, as it was published; made when first needed."""
         of = self._state.frozen_of
         if of is not None and self._reference is None:
-            published = published_at(self._store, self._design, of, self._version)
+            try:
+                published = published_at(self._store, self._design, of, self._version)
+            except NotFound:  # collected, and this process has not held it since before
+                log.warning("trainer.frozen_collected version=%d: what is frozen now is version %d", of, self._head.seq)
+                of = self._state.frozen_of = self._head.seq
+                published = published_at(self._store, self._design, of, self._version)
             self._reference = frozen_scorer(self._design, published, self._version(of).offset)
         return self._reference
 
@@ -345,7 +367,8 @@ class Trainer:
         self._recover()
 
     def _info(self) -> dict[str, Any]:
-        return {"version": self._head.seq, "cursor": self._record.cursor.seq if self._record.cursor else None}
+        cursor = self._record.cursor.seq if self._record.cursor else None
+        return {"version": self._head.seq, "cursor": cursor, "problem": self._room.problem}
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")
