@@ -91,7 +91,8 @@ def pipeline_of(folder: Path, root: Path, **pipeline: Any) -> Any:
 
 
 def plain(folder: Path, root: Path) -> tuple[Callable[[], None], Callable[[], int]]:
-    """The same orders, read and joined on two plain threads."""
+    """The same orders, read and joined on two plain threads, with the same memory."""
+    from headrace.arrow import memory_of_libc
     from headrace.loop import open_loop
     from headrace.store import open_store
     from pipelines.orders import PartOrder, Tick
@@ -103,6 +104,7 @@ def plain(folder: Path, root: Path) -> tuple[Callable[[], None], Callable[[], in
     open_loop(store, "bench")
     setup = setup_of(store, settings_of(folder, root))
     threads = ThreadPoolExecutor(2)
+    memory_of_libc()
 
     def work() -> None:
         now_us = time.time_ns() // 1_000

@@ -32,6 +32,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from headrace.arrow import memory_of_libc
 from headrace.errors import HeadraceError, SettingsError
 from pipelines import coder  # noqa: F401  (registers the coder of pa.Table)
 from pipelines.orders import PartOrder, ReadOrder, Setup
@@ -142,6 +143,7 @@ class InProcess:
     spread = False
 
     def __init__(self, setup: Setup, arguments: Sequence[str] = ()) -> None:
+        memory_of_libc()
         self._runner = FnApiRunner()
         self._options = PipelineOptions(list(arguments))
         pipeline = beam.Pipeline(runner=self._runner, options=self._options)
