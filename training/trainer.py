@@ -50,6 +50,7 @@ from training.waiting import Waiting, examples_at, examples_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from headrace.collector import Collected
     from headrace.config import Settings
     from headrace.log import Entry
     from headrace.loop import Loop
@@ -117,19 +118,25 @@ class Trainer:
                 if any(request.kind == "stop" for request in asked):
                     self._commit(self._next("delta", asked, "stopped"))
                     break
+                room = self._room.left()
                 try:
-                    made = self._step(asked) if self._room.left() else None
+                    made = self._step(asked) if room else None
                 except StoreFull as full:  # nothing was committed: the same again
                     self._room.refused(full)
                     time.sleep(FULL_S)
                     continue
-                if self._room.left():
+                if room:
                     self._room.freed()
                     asked = []
                 if made is None:
                     time.sleep(poll_s)
         finally:
             self.close()
+
+    def collect(self) -> Collected | None:
+        """One pass of retention over the version log, now."""
+        self._claim.take()
+        return self._collector.run(self._now_us(), force=True)
 
     def close(self) -> None:
         """Say that this trainer runs no more, so that a successor need not wait."""

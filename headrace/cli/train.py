@@ -73,6 +73,7 @@ def train(
             made.append(entry)
             if not as_json:
                 terminal.show(_line(entry))
+        trainer.collect()
         trainer.close()
     if as_json:
         terminal.show_json({"versions": [_summary(entry) for entry in made]})
