@@ -126,7 +126,7 @@ class LocalStore:
         total = 0
         for path in self._found(prefix):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                total += (self._root / path).lstat().st_size
+                total += os.lstat(f"{self._root}/{path}").st_size
         return total
 
     def _found(self, prefix: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from headrace.version import (
     pin_of,
     rollback_of,
     trained_in,
+    trained_since,
     union,
 )
 
@@ -116,6 +117,24 @@ def test_the_lineage_of_a_rollback_forgets_what_came_after_its_target() -> None:
     )  # fmt: skip
     assert trained_in(2, read) == ((0, 3),)
     assert trained_in(4, read) == ((0, 2), (3, 4))
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.data())
+def test_what_a_rollback_forgets_is_the_difference_of_both_lineages(targets, data) -> None:
+    """Compared with walking both ways to the start; every third record is a rollback to any earlier version."""
+    records = [record(0, "start")]
+    for n, target in enumerate(targets, 1):
+        back = n % 3 == 0
+        more = {"to": target % n} if back else {"trained": ((n, n + 1),)}
+        records.append(record(n, "rollback" if back else "delta", **more))
+    read, head = reader(*records), len(records) - 1
+    to = data.draw(st.integers(0, head))
+    assert trained_since(to, head, read) == difference(trained_in(head, read), trained_in(to, read))
+
+
+def test_what_a_rollback_forgets_needs_no_record_below_the_common_version() -> None:
+    read = reader(record(7, trained=((7, 8),)), record(8, trained=((8, 9),)), record(9, trained=((9, 10),)))
+    assert trained_since(7, 9, read) == ((8, 10),)
 
 
 @given(RANGES, RANGES)
