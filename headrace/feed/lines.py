@@ -84,8 +84,8 @@ class Writer:
             _, _, file, line = heapq.heappop(self._due)
             texts[file].append(line)
         for name, lines in texts.items():
-            with (self._folder / name).open("a", encoding="utf-8") as log:
-                log.write("".join(lines))
+            with (self._folder / name).open("ab", buffering=0) as log:  # whole lines: others may append, too
+                log.write("".join(lines).encode())
 
     def _keep(self, file: str, at_us: Ints, lines: list[str]) -> None:
         """Queues the lines of a log with their faults."""

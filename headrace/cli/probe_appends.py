@@ -1,0 +1,118 @@
+"""Probe events in the format of the loop's own source files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace import clock
+from headrace.cli.sources import places
+from headrace.errors import NotImplementedYet, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from headrace.config import Settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """The newest file of a stream's source, and its last whole event, which probes are made from."""
+
+    file: Path
+    like: dict[str, Any]
+
+
+def places_of(settings: Settings) -> dict[str, Place]:
+    """Of both streams. NotImplementedYet for sources that are not local JSON lines, SettingsError for empty ones."""
+    found = {}
+    for name, place in places(settings).items():
+        stream = settings.streams[name]
+        file = None if place is None else _newest(place)
+        kind = stream.format or ("json" if file is not None and file.suffix in (".jsonl", ".ndjson", ".json") else "")
+        if place is None or (file is not None and kind != "json"):
+            raise NotImplementedYet(
+                f"[streams.{name}] source = '{stream.source}': probes are appended to local files of JSON lines only",
+                hint="watch `headrace status`: freshness_s is there for every source",
+                stream=name,
+            )
+        like = None if file is None else _last_event(file, stream.where)
+        if file is None or like is None:
+            raise SettingsError(
+                f"[streams.{name}] source: {place} has no event yet that a probe could look like",
+                hint="let the log grow first",
+                stream=name,
+            )
+        found[name] = Place(file, like)
+    return found
+
+
+def _newest(place: Path) -> Path | None:
+    if place.is_dir():
+        files = [file for file in place.rglob("*") if file.is_file() and not file.name.startswith((".", "_"))]
+        return max(files, default=None)
+    return place if place.exists() else None
+
+
+def _last_event(file: Path, where: dict[str, Any]) -> dict[str, Any] | None:
+    with file.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 65_536))
+        lines = log.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if (
+            isinstance(event, dict)
+            and len(event) > 1
+            and all(event.get(name) == value for name, value in where.items())
+        ):
+            return event
+    return None
+
+
+def changed(event: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The event with another value at `path`.
+
+    >>> changed({"a": {"b": 1}, "c": 2}, ("a", "b"), 3)
+    {'a': {'b': 3}, 'c': 2}
+    """
+    head, *rest = path
+    return {**event, head: changed(event.get(head) or {}, rest, value) if rest else value}
+
+
+def value_at(event: dict[str, Any], path: Sequence[str]) -> Any:
+    """What stands at `path`; None if nothing does.
+
+    >>> value_at({"a": {"b": 1}}, ("a", "b"))
+    1
+    """
+    found: Any = event
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def time_in(unit: str | None, now_us: int) -> Any:
+    """A moment as the stream writes its times.
+
+    >>> time_in("ms", 1_500), time_in(None, 0)
+    (1, '1970-01-01T00:00:00.000000Z')
+    """
+    if unit in ("s", "ms", "us", "ns"):
+        return {"s": now_us / clock.SECOND_US, "ms": now_us // 1_000, "us": now_us, "ns": now_us * 1_000}[unit]
+    return clock.iso(now_us)[:-1] + f".{now_us % clock.SECOND_US:06d}Z"
+
+
+def append(file: Path, events: Sequence[dict[str, Any]]) -> None:
+    """One write of whole lines: other writers' lines stay whole beside it."""
+    text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,111 @@
+"""What counts as fresh, and what a probe appends."""
+
+import json
+import math
+
+import pytest
+
+from headrace import config
+from headrace.cli.probe import candidates_of
+from headrace.cli.probe_appends import append, places_of
+from headrace.cli.probe_figures import Commit, Probe, percentile, stages_of, summary
+from headrace.errors import NotImplementedYet, SettingsError
+
+SETTINGS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "{impressions}"
+id = "id"
+time = "ts"
+time_unit = "us"
+[streams.click]
+source = "clicks.jsonl"
+id = "id"
+time = "ts"
+time_unit = "us"
+[label]
+mode = "implicit"
+wait_s = 2
+attribution_s = 60
+[features]
+user = {{ kind = "id" }}
+"""
+S = 1_000_000
+
+
+def settings_in(folder, impressions="impressions.jsonl"):
+    file = folder / "headrace.toml"
+    file.write_text(SETTINGS.format(impressions=impressions))
+    return config.load(file)
+
+
+def probe(**known):
+    return Probe("v", "c", 1, 10 * S, 12 * S, {"user": "v", "": "user"}, **known)
+
+
+def test_an_answer_counts_when_it_covers_the_probe_and_has_moved_beyond_the_control():
+    one = probe()
+    one.take("a", [0.9, 0.1], None, 11 * S)
+    one.take("a", [0.9, 0.1], 12 * S, 13 * S)  # up to the due time: not past it
+    assert one.freshness_s("a", 3.0) == math.inf
+    one.take("a", [0.14, 0.1], 13 * S, 14 * S)  # covers, but the score has not moved enough
+    assert one.first_us == {"a": 14 * S}
+    assert not one.over(["a"], 15 * S, 3.0)
+    one.take("a", [0.16, 0.1], 14 * S, 15 * S)
+    assert one.freshness_s("a", 3.0) == 2.0
+    assert one.over(["a"], 15 * S, 3.0)
+    assert not one.over(["a", "b"], 15 * S, 3.0)
+
+
+def test_a_label_of_0_moves_the_score_down():
+    one = probe()
+    one.label = 0
+    one.take("a", [0.9, 0.1], 13 * S, 14 * S)
+    assert not one.counted_us
+    one.take("a", [0.1, 0.9], 13 * S, 15 * S)
+    assert one.counted_us == {"a": 15 * S}
+
+
+def test_what_is_not_counted_within_30_s_is_infinite():
+    late = probe(counted_us={"a": 44 * S})
+    assert late.freshness_s("a", 3.0) == math.inf
+    assert probe().over(["a"], 44 * S, 3.0)
+    assert summary([1.0, math.inf]) == {"p50": 1.0, "p99": "inf", "n": 2}
+    assert math.isnan(percentile([], 50))
+
+
+def test_stages_add_up_to_the_delay():
+    one = probe(first_us={"a": 16 * S, "b": 17 * S})
+    shards = [Commit(0, 11 * S, 12 * S), Commit(1, 13 * S, 14 * S)]
+    versions = [Commit(7, 11 * S, 13 * S), Commit(8, 13 * S, 15 * S)]
+    stages = stages_of([one, probe()], shards, versions, 3.0)
+    assert stages == {"shard": [1.0], "version": [1.0], "served": [2.0]}
+
+
+def test_probes_look_like_the_newest_whole_event(tmp_path):
+    (tmp_path / "impressions.jsonl").write_text(
+        '{"id":1,"ts":2,"user":"u"}\n{"id":7,"ts":8,"user":"w"}\n{"id":9,"t\n{"i'
+    )
+    (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
+    places = places_of(settings_in(tmp_path))
+    assert places["impression"].like == {"id": 7, "ts": 8, "user": "w"}
+    append(places["click"].file, [{"id": 5, "ts": 6}, {"id": 7, "ts": 8}])
+    assert [json.loads(line)["id"] for line in places["click"].file.read_text().splitlines()] == [1, 5, 7]
+
+
+def test_other_sources_and_empty_ones_are_refused(tmp_path):
+    (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
+    (tmp_path / "impressions.csv").write_text("id,ts,user\n1,2,u\n")
+    with pytest.raises(NotImplementedYet, match="JSON lines only"):
+        places_of(settings_in(tmp_path, "impressions.csv"))
+    (tmp_path / "impressions.jsonl").touch()
+    with pytest.raises(SettingsError, match="no event yet"):
+        places_of(settings_in(tmp_path))
+
+
+def test_one_request_asks_for_every_value_and_its_control():
+    first, second = (
+        Probe(name, f"{name}c", 1, 0, 0, {"user": "x", "slot": at, "": "user"}) for at, name in enumerate("vw")
+    )
+    assert candidates_of([first, second]) == {"user": ["v", "vc", "w", "wc"], "slot": [0, 0, 1, 1]}
