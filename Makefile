@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test check slow soak bench protos lock clean
+.PHONY: help install install-dev demo flights test check slow soak bench protos lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -27,7 +27,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 install: $(VENV)/.installed  ## install headrace into .venv
 install-dev: $(VENV)/.installed-dev  ## install what tests and checks need, too
 
-demo: install  ## see retraining pay off on the flights of 2013 (about 3 minutes)
+demo: install  ## see a model stay fresh on a live feed (Ctrl-C ends it)
+	$(BIN)/headrace demo
+
+flights: install  ## see retraining pay off on the flights of 2013 (about 3 minutes)
 	$(BIN)/headrace backtest --example flights --every frozen,7d,1d
 
 test: install-dev  ## the tests that every change must pass (at most 6 minutes)

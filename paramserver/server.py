@@ -173,10 +173,13 @@ class Server:
 
     def _info(self) -> dict[str, Any]:
         served, problem = self.replica.served, self.replica.problem
+        watermark_us = served.record.watermark_us if served else None
         return {
             "address": self.address,
             "version": served.version if served else None,
             "applied": self.replica.applied_version,
+            "watermark_us": watermark_us,
+            "age_s": None if watermark_us is None else (self._now_us() - watermark_us) / clock.SECOND_US,
             "problem": problem.message if problem else "",
             "hint": problem.hint if problem else "",
         }

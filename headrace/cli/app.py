@@ -11,17 +11,20 @@ from headrace import __version__
 from headrace.cli import (
     backtest,
     config,
+    demo,
     doctor,
     init,
     log,
     pipeline,
     predict,
+    probe,
     quarantine,
     serve,
     status,
     terminal,
     track,
     train,
+    up,
     versions,
 )
 from headrace.errors import HeadraceError
@@ -34,7 +37,7 @@ _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
-COMMANDS = (init, train, serve, predict, track, status, doctor, backtest)
+COMMANDS = (demo, init, up, train, serve, predict, track, status, probe, doctor, backtest)
 
 
 def build() -> typer.Typer:

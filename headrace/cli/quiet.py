@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli.supervise import LOGS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,10 @@ ENVIRONMENT = {
 
 
 def log_path(role: str) -> Path:
-    """Where the chatter of this process goes."""
+    """Where the chatter of this process goes: a file of its own, or beside the log that its supervisor keeps."""
+    logs = os.environ.get(LOGS)
+    if logs:
+        return Path(logs) / f"{role}.libraries.log"
     return Path(tempfile.gettempdir()) / f"headrace-{role}-{os.getpid()}.log"
 
 

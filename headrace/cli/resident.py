@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace import clock, status
 from headrace.cli import terminal
+from headrace.cli.supervise import orphaned
 from headrace.errors import Busy
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
-    """Gives `stop()`, which turns true at Ctrl-C or SIGTERM; a second Ctrl-C interrupts the step itself.
+    """Gives `stop()`, which turns true at Ctrl-C or SIGTERM, or when a supervisor that started this process is gone.
+
+    A second Ctrl-C interrupts the step itself.
 
     again: the command that goes on from here. Interrupting a step is safe: what no record names never happened.
     """
@@ -33,7 +36,7 @@ def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(asked) or orphaned()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -59,6 +59,11 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str, allow_nan=False), flush=True)
 
 
+def show_line(value: Any) -> None:
+    """One JSON document on one line."""
+    print(json.dumps(clean(value), default=str, allow_nan=False), flush=True)
+
+
 def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
     """Aligned columns; numbers to the right.
 
