@@ -11,6 +11,7 @@ from headrace import __version__
 from headrace.cli import (
     backtest,
     config,
+    control,
     demo,
     doctor,
     init,
@@ -37,7 +38,7 @@ _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
-COMMANDS = (demo, init, up, train, serve, predict, track, status, probe, doctor, backtest)
+COMMANDS = (demo, init, up, control, train, serve, predict, track, status, probe, doctor, backtest)
 
 
 def build() -> typer.Typer:

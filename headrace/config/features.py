@@ -7,35 +7,16 @@ feature, whose place they then share; `time` without a place takes the impressio
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-from headrace.config.sections import Count, Positive, Section, StreamSettings, Text
+from headrace.config.sections import Count, Section, StreamSettings, Text
 from headrace.errors import SettingsError
 from headrace.features import Feature, Kind, Part, TimeUnit, Transform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
-
-def _as_seconds(value: object) -> object:
-    """Seconds of a duration such as "7d"; a number is seconds already.
-
-    >>> _as_seconds("36h")
-    129600.0
-    """
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError('must be a duration such as "30m", "36h" or "7d", or a number of seconds')
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _as_tuple(value: object) -> object:
@@ -55,17 +36,15 @@ class FeatureSettings(Section):
     time_zone: str | None = None
     time_unit: TimeUnit | None = None
     max: Annotated[Count, Field(le=10_000)] = 16
-    ttl: Annotated[Positive, BeforeValidator(_as_seconds)] | None = None  # event time without a sighting: row is lost
-    admission: Count | None = None  # sightings before an id gets a row; None: [train] admission
 
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "id": ("column", "path", "ttl", "admission"),
+    "id": ("column", "path"),
     "category": ("column", "path"),
     "number": ("column", "path", "transform"),
     "bucket": ("column", "path", "of", "edges"),
     "time": ("column", "path", "of", "part", "time_zone", "time_unit"),
-    "ids": ("column", "path", "max", "ttl", "admission"),
+    "ids": ("column", "path", "max"),
     "cross": ("of",),
 }
 

@@ -70,6 +70,8 @@ LATER: Final = (
         'use "calibrate" or "ignore"',
         _one_of("fnw", "fnc", "train"),
     ),
+    Later(("features", "*", "ttl"), "expiry of ids", "remove ttl: rows are kept for good"),
+    Later(("features", "*", "admission"), "admission of ids", "remove admission: every id gets a row"),
     *_keys("pipeline", "sample_rate sampled negative_rate", "sampling", "remove it: every impression is used"),
     Later(("model", "kind"), "this model", 'use "lr", "mlp" or "dcn_v2"', _one_of("fm", "deepfm")),
     Later(
@@ -78,7 +80,14 @@ LATER: Final = (
         'use "lr", "mlp" or "dcn_v2"',
         lambda value: isinstance(value, str) and ":" in value,
     ),
-    *_keys("train", "on_drift", "this trigger", "use every_s, at or min_rows"),
+    *_keys("train", "every_s at min_rows on_drift deadline_s", "this trigger", 'use on = "pane" or on = "window"'),
+    *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
+    *_keys(
+        "gate",
+        "wait_s rows max_holds on_max_holds surprise shift calibration g2 g3 auc log_loss drift",
+        "this rule of the gate",
+        "remove it: G0 (structure) and G1 (golden requests) are checked",
+    ),
     Later(
         ("serve", "host"),
         "serving other machines (it needs TLS and tokens)",

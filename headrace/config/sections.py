@@ -116,17 +116,9 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    """`[train]`: when to learn, and how. None: the default of the model kind.
-
-    `on` says what can be learned; `every_s`, `at` (cron, UTC) and `min_rows` say when, ORed; with none, at once.
-    """
+    """`[train]`: when to learn, and how. None: the default of the model kind."""
 
     on: Literal["pane", "window"] = "pane"
-    every_s: Positive | None = None
-    at: Text | None = None
-    min_rows: Count | None = None
-    deadline_s: Positive = 10.0  # a candidate that would take longer is learned in larger batches
-    admission: Count = 1  # how often an id must be seen before it gets a row of its own
     seed: Number = 0
     batch_warmup: Count | None = None
     batch_live: Count | None = None
@@ -145,18 +137,11 @@ class TrainSettings(Section):
 
 
 class GateSettings(Section):
-    """`[gate]`: limits of the shard gate, of G0 to G3 and of what follows a refusal (`training/gate.py`)."""
+    """`[gate]`: limits of G0 (structure) and G1 (golden requests)."""
 
     golden: Count = 64
     golden_tolerance: Positive = 1e-5
     norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
-    surprise: Positive = 6.0  # standard deviations by which the loss of a shard may exceed that of recent ones
-    shift: Positive = 0.5  # mean |logit of the candidate - logit served| on the newest rows, at most
-    wait_s: NotNegative = 0.0  # how long a candidate waits for the next record to be judged on (G3) before it goes out
-    rows: Count = 2_000  # rows after which a published version is judged to be good
-    calibration: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 1.5  # mean score to that served, ratio
-    max_holds: Count = 3  # refusals in a row
-    on_max_holds: Literal["learn", "stop"] = "learn"
 
 
 class ServeSettings(Section):

@@ -187,20 +187,18 @@ def replayed(settings: Settings, feeds: Mapping[str, Path], *, root: Path) -> Se
         )
         for name, stream in settings.streams.items()
     }
-    features = {
-        feature.name: _renamed(feature, settings.features[feature.name]) for feature in settings.schema().features
-    }
+    features = {feature.name: _renamed(feature) for feature in settings.schema().features}
     changed = settings.model_copy(update={"streams": streams, "features": features})
     assert changed.schema().fingerprint == settings.schema().fingerprint
     return changed.replace("loop", root=str(root))
 
 
-def _renamed(feature: Feature, line: FeatureSettings) -> FeatureSettings:
-    """The feature, with its raw value in a column of its own name; `line`: as the settings have it."""
+def _renamed(feature: Feature) -> FeatureSettings:
+    """The feature, with its raw value in a column of its own name."""
     if feature.kind == "cross":
         return FeatureSettings(kind="cross", of=feature.of)
     kept = set(KEYS[feature.kind]) - {"column", "path", "of", "time_unit"}
-    told = {key: getattr(feature, key, getattr(line, key)) for key in kept}
+    told = {key: getattr(feature, key) for key in kept}
     return FeatureSettings(kind=feature.kind, column=feature.name, **told)
 
 
