@@ -66,7 +66,9 @@ class Server:
         self._follower = threading.Thread(target=self._run, name="headrace-follower", daemon=True)
         self._health = health.HealthServicer()
         most = settings.serve.max_candidates
-        self._servicer = Servicer(Predictor(self.replica, model=MODEL, max_candidates=most, now_us=now_us), now_us)
+        self._servicer = Servicer(
+            Predictor(self.replica, model=MODEL, max_candidates=most, now_us=now_us), loop, now_us
+        )
         self._grpc = self._made()
 
     @property

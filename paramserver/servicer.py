@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import grpc
 
-from headrace import metrics
+from headrace import control, metrics
 from headrace.errors import (
     Draining,
     EventError,
     HeadraceError,
     InvalidRequest,
+    InvalidTarget,
+    NotFound,
     NotImplementedYet,
     NotReady,
     Overloaded,
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from headrace.clock import Now
+    from headrace.loop import Loop
     from paramserver.predict import Predictor
 
 CODES: Final[dict[type[HeadraceError], grpc.StatusCode]] = {
     UnknownModel: grpc.StatusCode.NOT_FOUND,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    InvalidTarget: grpc.StatusCode.FAILED_PRECONDITION,
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     EventError: grpc.StatusCode.INVALID_ARGUMENT,
     NotReady: grpc.StatusCode.FAILED_PRECONDITION,
@@ -57,9 +62,9 @@ def status_of(error: HeadraceError) -> grpc.StatusCode:
 class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]  # generated, untyped
     """The six methods, named by the wire. `draining` is set once the server is about to stop."""
 
-    def __init__(self, predictor: Predictor, now_us: Now) -> None:
+    def __init__(self, predictor: Predictor, loop: Loop, now_us: Now) -> None:
         self.draining = threading.Event()
-        self._predictor = predictor
+        self._predictor, self._loop, self._now_us = predictor, loop, now_us
         self._replica = predictor.replica
         self._instance = secrets.token_hex(4)
         self._started_at_us = now_us()
@@ -84,11 +89,29 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
     def Lookup(self, _request: wire.LookupRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
         _abort(context, _later("Lookup", "scores come from Predict"))
 
-    def Rollback(self, _request: wire.RollbackRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
-        _abort(context, _later("Rollback", "a rollback record in the version log is obeyed"))
+    def Rollback(self, request: wire.RollbackRequest, context: grpc.ServicerContext) -> wire.RollbackResponse:  # noqa: N802
+        return _answered(context, lambda: self._rollback(request, context.peer()))
 
-    def Pin(self, _request: wire.PinRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
-        _abort(context, _later("Pin", "a pin record in the version log is obeyed"))
+    def Pin(self, request: wire.PinRequest, context: grpc.ServicerContext) -> wire.PinResponse:  # noqa: N802
+        return _answered(context, lambda: self._pin(request, context.peer()))
+
+    def _rollback(self, request: wire.RollbackRequest, by: str) -> wire.RollbackResponse:
+        self._predictor.check_model(request.model)
+        now_us = self._now_us()
+        entry = control.rollback(self._loop, request.to, by=by, reason=request.reason, now_us=now_us)
+        return wire.RollbackResponse(served=self._served_now(), record=entry.seq)
+
+    def _pin(self, request: wire.PinRequest, by: str) -> wire.PinResponse:
+        self._predictor.check_model(request.model)
+        to = request.version if request.HasField("version") else None
+        entry = control.pin(self._loop, to, by=by, reason=request.reason, now_us=self._now_us())
+        return wire.PinResponse(served=self._served_now(), record=entry.seq)
+
+    def _served_now(self) -> wire.Served | None:
+        """What is served once the replica has looked at the log again."""
+        self._replica.poll()
+        generation = self._replica.served
+        return self._predictor.served(generation) if generation is not None else None
 
     def _predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
         try:

@@ -14,6 +14,7 @@ from training.evaluate import measured
 from training.gate import Golden, Report
 from training.golden import golden
 from training.publish import delta_of, learned_rows
+from training.surprise import Excess, excess_of
 from training.tower import Template, has_tower
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Candidate:
-    """records: what was learned, in order; newest: the rows of the last record that has any."""
+    """records: what was learned, in order; newest: the rows of the last record that has any.
+
+    excesses: of each record that has rows (training/surprise.py).
+    """
 
     records: tuple[ShardRecord, ...]
     newest: Examples
     evaluation: Mapping[str, Any]
+    excesses: tuple[Excess, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,13 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Encoded:
-    """delta: None if the candidate is not finite; offset: of the version record; report: for the gate."""
+    """delta: None if the candidate is not finite; offset: of the version record; report: for the gate.
+
+    inverse: takes the delta back from the published table.
+    """
 
     delta: Delta | None
+    inverse: Delta | None
     offset: float
     report: Report
 
@@ -63,8 +72,9 @@ def learned(
 ) -> Candidate | None:
     """Steps 1 and 2 of the commit order: scores the rows with the frozen reference, then learns them.
 
-    examples: of each record, in order. None if no record has a row.
+    examples: of each record, in order. None if no record has a row. Begins the journal: `state.undo` takes it back.
     """
+    state.begin()
     labels, reference, logits, newest = [], [], [], None
     for rows in examples:
         if not len(rows):
@@ -81,7 +91,10 @@ def learned(
     evaluation: dict[str, Any] = {"live": measured(np.concatenate(labels), np.concatenate(logits))}
     if reference:
         evaluation["frozen"] = {"of": state.frozen_of, **measured(np.concatenate(labels), np.concatenate(reference))}
-    return Candidate(tuple(records), newest, evaluation)
+    found = [excess_of(y, z) for y, z in zip(labels, logits, strict=True)]
+    overall = excess_of(np.concatenate(labels), np.concatenate(logits))
+    evaluation["live"]["excess"] = overall.mean if overall is not None else None
+    return Candidate(tuple(records), newest, evaluation, tuple(excess for excess in found if excess is not None))
 
 
 def encoded(
@@ -94,6 +107,7 @@ def encoded(
     offset = offset_of(design, weights) + correction
     finite = all(np.isfinite(value).all() for value in (*weights.values(), *(part.rows for part in rows)))
     delta: Delta | None = None
+    inverse: Delta | None = None
     scored: Golden | None = None
     if finite:
         delta = delta_of(
@@ -105,13 +119,14 @@ def encoded(
             tower=template.patched(weights) if template else None,
             numbers=state.running.numbers(),
         )
+        inverse = published.inverse(delta)
         published.apply(delta)
         scored = golden(
             design, published, state.learner, newest, offset=offset, correction=correction, wanted=like.golden
         )
     shapes = all(part.rows.shape[1] == part.spec.width for part in rows)
     hit("trainer.encoded")
-    return Encoded(delta, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))
+    return Encoded(delta, inverse, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))
 
 
 def offset_of(design: Design, weights: Mapping[str, Floats]) -> float:

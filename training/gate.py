@@ -1,5 +1,7 @@
-"""The version gate: whether a candidate may be published. Pure; `training/golden.py` and the trainer measure.
+"""The gate: whether a candidate may be published. Pure; `training/golden.py` and the trainer measure.
 
+S  surprise    the labels of a record cost far more than the weights expected (training/surprise.py). After `max_holds`
+               refusals in a row it is waived: then the world has changed, and the loop must learn that
 G0 structure   every weight and row finite; shapes as the design says; the norm of the tower at most `norm_ratio`
                times that of the version before
 G1 golden      requests from the newest record, scored by headrace.scoring (what the server runs) on published rows
@@ -35,6 +37,7 @@ class Report:
     norm: float
     norm_before: float | None
     golden: Golden | None
+    surprise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Limits:
 
     golden_tolerance: float
     norm_ratio: float
+    surprise: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ def decide(report: Report, limits: Limits) -> Decision:
     ('G0: the norm of the tower went from 2 to 30, more than 10 times',)
     """
     reasons = [*_structure(report, limits)]
+    if report.surprise is not None and report.surprise > limits.surprise:
+        reasons.append(
+            f"surprise: the labels of a record are {report.surprise:.1f} standard deviations worse than expected, "
+            f"more than {limits.surprise:g}"
+        )
     if report.finite and report.golden is not None:
         reasons += _golden(report.golden, limits)
     return Decision("hold" if reasons else "publish", tuple(reasons), report)

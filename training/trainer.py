@@ -12,7 +12,7 @@ names, and weights in memory that recovery learns again; after 7, recovery repla
 7. Append the version record, which names all of these.        trainer.before_commit, trainer.committed
 8. Remember the new head.
 
-A candidate that the gate refuses is undone by recovering the state of the head; a `hold` record lists its shards. If it
+A candidate that the gate refuses is undone from its journal; a `hold` record lists its shards. If it
 had several records, they are tried one by one. A version number lost to a control record, or to this trainer's dead
 self, is folded the same way, and the candidate planned anew; lost to a living trainer, this one stops (`Busy`).
 """
@@ -44,6 +44,7 @@ from training.reading import ahead
 from training.recipe import design_of
 from training.recover import plan_of, published_at, recovered
 from training.start import continues, write_start
+from training.surprise import RECENT, surprise_of
 from training.tower import has_tower, template_of
 from training.waiting import Waiting, examples_at, examples_in
 
@@ -75,6 +76,8 @@ class Trainer:
     _published: PublishedTable
     _waiting: Waiting
     _reference: Scorer | None
+    _excesses: list[float]
+    _holds: int
     _norm: float | None
     _checkpointed_us: int | None
     _dirty: bool
@@ -173,11 +176,20 @@ class Trainer:
         if candidate is None:
             return self._commit(self._advanced(records, asked))
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
-        gate = self._settings.gate
-        decision = decide(result.report, Limits(gate.golden_tolerance, gate.norm_ratio))
+        surprises = [surprise_of(excess, self._excesses) for excess in candidate.excesses]
+        known = [surprise for surprise in surprises if surprise is not None]
+        decision = decide(replace(result.report, surprise=max(known, default=None)), self._limits())
         if decision.action == "publish":
             return self._publish(candidate, result, decision, asked)
-        return self._hold(candidate, decision, asked)
+        return self._hold(candidate, result, decision, asked)
+
+    def _limits(self) -> Limits:
+        """Of the gate; surprise is waived after too many refusals in a row."""
+        gate = self._settings.gate
+        if self._holds >= gate.max_holds:
+            log.warning("gate.max_holds holds=%d: surprise is waived, the loop learns what it sees", self._holds)
+        surprise = gate.surprise if self._holds < gate.max_holds else float("inf")
+        return Limits(gate.golden_tolerance, gate.norm_ratio, surprise)
 
     def _encoding(self) -> Encoding:
         return Encoding(
@@ -211,13 +223,11 @@ class Trainer:
         metrics.ROWS_LEARNED.inc(sum(each.rows for each in candidate.records))
         return self._commit(record)
 
-    def _hold(self, candidate: Candidate, decision: Decision, asked: Sequence[Entry]) -> Entry:
+    def _hold(self, candidate: Candidate, result: Encoded, decision: Decision, asked: Sequence[Entry]) -> Entry:
         """Undoes the candidate and records it as held; of several records, each is tried alone first."""
-        tried = self._head
-        self._recover()
-        if self._head.seq != tried.seq:
-            raise LostRace(f"version {tried.seq + 1} was committed meanwhile", winner=self._head)
-        self._waiting.poll()
+        self._state.undo()
+        if result.inverse is not None:
+            self._published.apply(result.inverse)
         alone = schedule.smallest(candidate.records)
         if len(alone) < len(candidate.records):
             self._singly_until = candidate.records[-1].seq
@@ -279,6 +289,7 @@ class Trainer:
         hit("trainer.committed")
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
+        self._remember(record)
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
         log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
@@ -326,11 +337,29 @@ class Trainer:
         )
         self._published = published_at(self._store, self._design, head.seq, self._version)
         self._reference = None
+        self._excesses, self._holds = self._history()
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
         self._waiting = Waiting(self._shards, self._record.cursor)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
+
+    def _history(self) -> tuple[list[float], int]:
+        """(excess losses of the newest versions, held ones included, oldest first; refusals in a row)."""
+        records: list[VersionRecord] = []
+        with contextlib.suppress(NotFound):
+            for version in range(self._head.seq, max(self._head.seq - 2 * RECENT, self._record.lineage) - 1, -1):
+                records.append(self._version(version))
+        holds = next((at for at, record in enumerate(records) if record.kind != "hold"), len(records))
+        found = [record.evaluation.get("live", {}).get("excess") for record in reversed(records)]
+        return [excess for excess in found if excess is not None][-RECENT:], holds
+
+    def _remember(self, record: VersionRecord) -> None:
+        """What `_history` would find, after `record`."""
+        excess = record.evaluation.get("live", {}).get("excess")
+        if excess is not None:
+            self._excesses = [*self._excesses, excess][-RECENT:]
+        self._holds = self._holds + 1 if record.kind == "hold" else 0
 
     def _version(self, version: int) -> VersionRecord:
         return VersionRecord.from_entry(self._log.read(version))

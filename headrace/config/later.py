@@ -84,9 +84,9 @@ LATER: Final = (
     *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
     *_keys(
         "gate",
-        "wait_s rows max_holds on_max_holds surprise shift calibration g2 g3 auc log_loss drift",
+        "wait_s rows on_max_holds shift calibration g2 g3 auc log_loss drift",
         "this rule of the gate",
-        "remove it: G0 (structure) and G1 (golden requests) are checked",
+        "remove it: surprise, structure and golden requests are checked",
     ),
     Later(
         ("serve", "host"),

@@ -137,11 +137,13 @@ class TrainSettings(Section):
 
 
 class GateSettings(Section):
-    """`[gate]`: limits of G0 (structure) and G1 (golden requests)."""
+    """`[gate]`: limits of the shard gate, of G0 (structure) and of G1 (golden requests)."""
 
     golden: Count = 64
     golden_tolerance: Positive = 1e-5
     norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
+    surprise: Positive = 8.0  # standard deviations by which a record may be worse than expected
+    max_holds: Count = 3  # refusals in a row, after which surprise is waived
 
 
 class ServeSettings(Section):

@@ -1,0 +1,67 @@
+"""The shard gate: whether the labels of a record are believable, given what the weights expected of them.
+
+What a calibrated model pays beyond what it expects to pay, per row, with scores p and logits z before they learned it:
+
+    excess = mean(loss(y, p) - E[loss(Y, p)], Y ~ p) = -mean((y - p) z),     se = sqrt(mean(p (1 - p) z^2) / n)
+
+It does not depend on the rate of positives, so that nights and holidays are no surprise; flipped labels are: their
+excess is about |z|. It is compared with that of the records before, held ones included, so that a change of regime
+becomes the new normal after a few refusals and cannot lock the loop:
+
+    surprise = (excess - mean of recent) / max(sd of recent, se, FLOOR)
+
+After Facebook's normalised entropy (He et al., ADKDD 2014) and the rule "mean + 6 sd of the last 5" measured on
+label-flipped shards; the floor keeps a quiet hour from making the next one look loud.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+RECENT = 20
+LEAST_RECENT = 10
+FLOOR = 0.05
+"""Nats per row."""
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Of one record: mean excess loss in nats per row, and its standard error."""
+
+    mean: float
+    error: float
+
+
+def excess_of(labels: Floats, logits: Floats) -> Excess | None:
+    """labels, logits: float32 [n]. None if n = 0 or something is not finite.
+
+    >>> excess_of(np.array([1, 0], np.float32), np.array([2, -2], np.float32)).mean < 0
+    True
+    """
+    z, y = logits.astype(np.float64), labels.astype(np.float64)
+    if not len(z) or not (np.isfinite(z).all() and np.isfinite(y).all()):
+        return None
+    p = 1 / (1 + np.exp(-np.clip(z, -700, 700)))
+    return Excess(float(-np.mean((y - p) * z)), float(np.sqrt(np.mean(p * (1 - p) * z * z) / len(z))))
+
+
+def surprise_of(excess: Excess, recent: Sequence[float]) -> float | None:
+    """In standard deviations; None while fewer than LEAST_RECENT records are known.
+
+    >>> round(surprise_of(Excess(2.0, 0.01), [0.0] * 10), 1)
+    40.0
+    """
+    if len(recent) < LEAST_RECENT:
+        return None
+    before = np.array(recent[-RECENT:])
+    return float((excess.mean - before.mean()) / max(float(before.std()), excess.error, FLOOR))
