@@ -24,6 +24,8 @@ from headrace.errors import (
     Draining,
     HeadraceError,
     InvalidRequest,
+    InvalidTarget,
+    NotFound,
     NotImplementedYet,
     NotReady,
     Overloaded,
@@ -117,6 +119,14 @@ class Client:
         """What the server serves and what is wrong."""
         return _status_of(self._call(self._stub.Status, wire.StatusRequest(), deadline_s))
 
+    def rollback(self, to: int, *, reason: str = "") -> int:
+        """Goes back to version `to`; the number of the record that says so. NotFound, InvalidTarget."""
+        return int(self._call(self._stub.Rollback, wire.RollbackRequest(to=to, reason=reason), None).record)
+
+    def pin(self, version: int | None, *, reason: str = "") -> int:
+        """Keeps servers at `version`, or (None) ends that; the number of the record. NotFound, InvalidTarget."""
+        return int(self._call(self._stub.Pin, wire.PinRequest(version=version, reason=reason), None).record)
+
     def watch(self) -> Iterator[int]:
         """The served version, now and whenever it changes, until the server stops. Close the iterator to end it."""
         stream = self._stub.Watch(wire.WatchRequest())
@@ -154,7 +164,8 @@ class Client:
                 address=self._address,
                 details=error.details(),
             )
-        kind = _ERRORS.get(error.code(), ServingError)
+        told = next((kind for kind in (NotFound, InvalidTarget) if kind.code == metadata.get(CODE_KEY)), None)
+        kind = told or _ERRORS.get(error.code(), ServingError)
         return kind(error.details() or error.code().name, hint=metadata.get(HINT_KEY, ""), status=error.code().name)
 
 

@@ -5,13 +5,13 @@ What a calibrated model pays beyond what it expects to pay, per row, with scores
     excess = mean(loss(y, p) - E[loss(Y, p)], Y ~ p) = -mean((y - p) z),     se = sqrt(mean(p (1 - p) z^2) / n)
 
 It does not depend on the rate of positives, so that nights and holidays are no surprise; flipped labels are: their
-excess is about |z|. It is compared with that of the records before, held ones included, so that a change of regime
-becomes the new normal after a few refusals and cannot lock the loop:
+excess is about |z|. It is compared with that of the records before, held ones included:
 
-    surprise = (excess - mean of recent) / max(sd of recent, se, FLOOR)
+    surprise = (excess - median of recent) / max(1.4826 MAD of recent, se, FLOOR)
 
-After Facebook's normalised entropy (He et al., ADKDD 2014) and the rule "mean + 6 sd of the last 5" measured on
-label-flipped shards; the floor keeps a quiet hour from making the next one look loud.
+Median and median absolute deviation, so that one poisoned record does not make the next one believable. A change of
+regime stays a surprise; `gate.max_holds` is what keeps it from locking the loop. The floor keeps a quiet hour from
+making the next one look loud. After the rule "mean + 6 sd of the last 5" that was measured on label-flipped shards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RECENT = 20
 LEAST_RECENT = 10
-FLOOR = 0.05
+FLOOR = 0.1
 """Nats per row."""
 
 
@@ -64,4 +64,6 @@ def surprise_of(excess: Excess, recent: Sequence[float]) -> float | None:
     if len(recent) < LEAST_RECENT:
         return None
     before = np.array(recent[-RECENT:])
-    return float((excess.mean - before.mean()) / max(float(before.std()), excess.error, FLOOR))
+    middle = np.median(before)
+    spread = 1.4826 * float(np.median(np.abs(before - middle)))
+    return float((excess.mean - middle) / max(spread, excess.error, FLOOR))

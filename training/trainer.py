@@ -184,7 +184,7 @@ class Trainer:
         return self._hold(candidate, result, decision, asked)
 
     def _limits(self) -> Limits:
-        """Of the gate; surprise is waived after too many refusals in a row."""
+        """Of the gate; surprise is waived after too many refusals in a row, until one would not have been refused."""
         gate = self._settings.gate
         if self._holds >= gate.max_holds:
             log.warning("gate.max_holds holds=%d: surprise is waived, the loop learns what it sees", self._holds)
@@ -345,12 +345,12 @@ class Trainer:
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
 
     def _history(self) -> tuple[list[float], int]:
-        """(excess losses of the newest versions, held ones included, oldest first; refusals in a row)."""
+        """(excess losses of the newest versions, held ones included, oldest first; surprises in a row)."""
         records: list[VersionRecord] = []
         with contextlib.suppress(NotFound):
-            for version in range(self._head.seq, max(self._head.seq - 2 * RECENT, self._record.lineage) - 1, -1):
-                records.append(self._version(version))
-        holds = next((at for at, record in enumerate(records) if record.kind != "hold"), len(records))
+            oldest = max(self._head.seq - 2 * RECENT, self._record.lineage)
+            records.extend(self._version(version) for version in range(self._head.seq, oldest - 1, -1))
+        holds = next((at for at, record in enumerate(records) if not self._surprised(record)), len(records))
         found = [record.evaluation.get("live", {}).get("excess") for record in reversed(records)]
         return [excess for excess in found if excess is not None][-RECENT:], holds
 
@@ -359,7 +359,11 @@ class Trainer:
         excess = record.evaluation.get("live", {}).get("excess")
         if excess is not None:
             self._excesses = [*self._excesses, excess][-RECENT:]
-        self._holds = self._holds + 1 if record.kind == "hold" else 0
+        self._holds = self._holds + 1 if self._surprised(record) else 0
+
+    def _surprised(self, record: VersionRecord) -> bool:
+        """Whether it was held, or would have been, had surprise not been waived."""
+        return record.kind == "hold" or (record.gate.get("surprise") or 0) > self._settings.gate.surprise
 
     def _version(self, version: int) -> VersionRecord:
         return VersionRecord.from_entry(self._log.read(version))

@@ -13,7 +13,13 @@ from headrace.cli.app import run
 from headrace.errors import SettingsError
 
 COMMANDS = [
+    ["demo"],
     ["init"],
+    ["up"],
+    ["down"],
+    ["rollback"],
+    ["pin"],
+    ["probe"],
     ["train"],
     ["retrain"],
     ["serve"],
@@ -32,7 +38,7 @@ COMMANDS = [
     ["quarantine", "show"],
     ["config", "check"],
 ]
-READING = [command for command in COMMANDS if command not in (["serve"], ["train"], ["pipeline", "run"])]
+READING = [command for command in COMMANDS if command not in (["serve"], ["down"], ["train"], ["pipeline", "run"])]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

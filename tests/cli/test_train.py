@@ -85,6 +85,8 @@ def trainer_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, kinds: list[str]) ->
             assert head is not None
             return VersionRecord.from_entry(head)
 
+        def collect(self) -> None: ...
+
         def close(self) -> None: ...
 
     monkeypatch.setitem(sys.modules, "training.trainer", SimpleNamespace(Trainer=Trainer))

@@ -17,7 +17,17 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from handmade import PRIOR, SCHEMA, linear_tower
 
 from headrace import metrics
-from headrace.errors import Draining, InvalidRequest, NotReady, PortInUse, SettingsError, UnknownModel, Unreachable
+from headrace.errors import (
+    Draining,
+    InvalidRequest,
+    InvalidTarget,
+    NotFound,
+    NotReady,
+    PortInUse,
+    SettingsError,
+    UnknownModel,
+    Unreachable,
+)
 from headrace.ids import id_of
 from headrace.loop import open_loop
 from paramserver.client import Client, Ids
@@ -186,7 +196,33 @@ def test_an_id_of_2_to_the_63_is_refused(server, publisher):
         raw_stub(server).Predict(request, timeout=5)
 
 
-@pytest.mark.parametrize("method", ["Lookup", "Rollback", "Pin"])
+def test_rollback_and_pin_are_records_that_the_server_obeys(server, publisher, client):
+    publisher.start()
+    publisher.delta({"linear": {7: [1.0]}})
+    publisher.delta({"linear": {7: [2.0]}})
+    server.replica.poll()
+    assert client.rollback(1, reason="worse") == 3
+    assert server.replica.served.version == 3
+    assert server.replica.served.record.gate["reason"] == "worse"
+    assert client.pin(2) == 4
+    assert server.replica.served.version == 2
+    assert client.pin(None) == 5
+    assert server.replica.served.version == 5
+
+
+def test_what_cannot_be_gone_back_to_is_refused(server, publisher, client):
+    publisher.start()
+    publisher.delta({"linear": {7: [1.0]}})
+    server.replica.poll()
+    with pytest.raises(NotFound, match="there is no version 9"):
+        client.rollback(9)
+    with pytest.raises(InvalidTarget, match="has the parameters"):
+        client.rollback(1)
+    with pytest.raises(InvalidTarget, match="no version is pinned"):
+        client.pin(None)
+
+
+@pytest.mark.parametrize("method", ["Lookup"])
 def test_what_comes_later_says_so(server, method):
     with pytest.raises(grpc.RpcError) as caught:
         getattr(raw_stub(server), method)(getattr(wire, f"{method}Request")(), timeout=5)

@@ -129,6 +129,10 @@ class Feed:
         self.head = self.log.append("shard", record.to_body(), self.head)
         return self.head
 
+    def made(self, rows: int) -> pa.Table:
+        """Made-up examples for the next record."""
+        return encoded_rows(self.settings, rows, 0 if self.head is None else self.head.seq + 1)
+
     def rows(self, rows: int, seed: int | None = None) -> Entry:
         """A record of made-up examples."""
         seq = 0 if self.head is None else self.head.seq + 1

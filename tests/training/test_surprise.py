@@ -5,7 +5,7 @@ import pytest
 
 from training.surprise import LEAST_RECENT, Excess, excess_of, surprise_of
 
-LIMIT = 8.0  # the default of gate.surprise
+LIMIT = 12.0  # the default of gate.surprise
 
 
 def stream(random: np.random.Generator, n: int, hour: int, *, off: float = 0.0):
@@ -53,13 +53,11 @@ def test_the_rate_alone_would_call_a_day_cycle_a_surprise() -> None:
     assert np.ptp(losses) > 4 * np.ptp(excesses)
 
 
-def test_a_change_of_regime_becomes_normal() -> None:
-    recent = [0.0] * 20
-    held = 0
-    while surprise_of(Excess(1.0, 0.01), recent) > LIMIT:
-        recent.append(1.0)  # held, and remembered all the same
-        held += 1
-    assert 1 <= held <= 3
+def test_one_poisoned_record_does_not_make_the_next_believable() -> None:
+    """The twin: mean and deviation would."""
+    recent = [*np.random.default_rng(0).normal(0, 0.02, 19), 2.0]
+    assert surprise_of(Excess(2.0, 0.01), recent) > LIMIT
+    assert (2.0 - np.mean(recent)) / np.std(recent) < LIMIT
 
 
 def test_too_little_is_known() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from headrace import status
@@ -131,7 +133,7 @@ def test_a_poisoned_record_is_held_and_no_later_version_contains_it(feed: Any) -
 
 @pytest.mark.parametrize("undone", [True, False], ids=["undone", "twin"])
 def test_a_held_candidate_leaves_the_weights_as_they_were(feed: Any, monkeypatch: Any, undone: bool) -> None:
-    """The twin: without recovery, what was held stays in the weights."""
+    """The twin: without the journal, what was held stays in the weights."""
     from training.gate import Decision
 
     loop = feed("lr", **NEVER)
@@ -141,10 +143,53 @@ def test_a_held_candidate_leaves_the_weights_as_they_were(feed: Any, monkeypatch
     before = parameters(trainer)
     monkeypatch.setattr("training.trainer.decide", lambda report, _: Decision("hold", ("refused",), report))
     if not undone:
-        monkeypatch.setattr(type(trainer), "_recover", lambda self: None)
+        monkeypatch.setattr(type(trainer._state), "undo", lambda self: None)
     loop.rows(200)
     assert trainer.step().kind == "hold"
     assert (parameters(trainer) == before) == undone
+
+
+def flipped(rows: pa.Table) -> pa.Table:
+    """The same examples with wrong labels."""
+    at = rows.column_names.index("label")
+    return rows.set_column(at, "label", pc.subtract(pa.scalar(1, pa.float32()), rows["label"]))
+
+
+@pytest.mark.parametrize("gated", [True, False], ids=["gated", "twin"])
+def test_records_with_flipped_labels_are_held_until_they_are_the_rule(feed: Any, gated: bool) -> None:
+    """The twin has no limit to surprise, and learns them."""
+    limit = {"gate": {"surprise": 3.0 if gated else 1e9}}
+    loop = feed("dcn_v2", train={"checkpoint_every_s": 1e9, "lr_linear": 0.2}, **limit)
+    trainer = trainer_of(loop)
+    for _ in range(14):
+        loop.rows(400)
+        assert trainer.step().kind == "delta"
+    before = parameters(trainer)
+    held = []
+    for _ in range(2):
+        held.append(loop.append(flipped(loop.made(400))))
+        assert trainer.step().kind == ("hold" if gated else "delta")
+    assert (parameters(trainer) == before) == gated
+    loop.rows(400)
+    assert trainer.step().kind == "delta"
+    learned = trained_in(versions(loop)[-1].version, lambda seq: versions(loop)[seq])
+    assert [contains(learned, entry.seq) for entry in held] == [not gated] * 2
+    if gated:
+        assert "surprise" in versions(loop)[-2].gate["reasons"][0]
+        assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_a_change_of_regime_is_learned(feed: Any) -> None:
+    loop = feed("lr", train={"checkpoint_every_s": 1e9, "lr_linear": 0.2}, gate={"surprise": 3.0})
+    trainer = trainer_of(loop)
+    for _ in range(14):
+        loop.rows(400)
+        trainer.step()
+    kinds = []
+    for _ in range(8):
+        loop.append(flipped(loop.made(400)))
+        kinds.append(trainer.step().kind)
+    assert kinds == ["hold"] * 3 + ["delta"] * 5
 
 
 def test_of_a_refused_candidate_the_sound_records_are_trained(feed: Any) -> None:
