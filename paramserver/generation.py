@@ -6,10 +6,12 @@ A call reads the reference to the current one once, a swap is one assignment: no
     Tables         all tables, the tower and the statistics of numbers: what the fold of a snapshot and deltas gives
     Generation     Tables + the record of the version + its schema: ready to score
 
-A change leaves the old table as it was: changed rows are appended to the slab that old and new share, and only the
-index (4 bytes for each slot) is copied. A line of the slab is written once, before any index names it. A full slab is
-replaced by one with the live lines and as much room again, so a table that changes for ever takes at most about twice
-the memory of its live rows, besides what older generations still hold.
+A change leaves the old table as it was: changed rows go to lines of the slab, which old and new share, that no index
+names, and only the index (4 bytes for each slot) is copied. So a line that a reader can find never changes. Lines are
+free again once the last index that names them is gone, with the generations and the calls that held it: a slab finds
+them by looking through the indexes that are left, each time it has grown by half. So a table that changes for ever
+takes memory for at most 1.5 times the rows that kept generations differ in. Room for three times the first rows is set
+aside and costs nothing until it is written to; a slab without room is replaced by one with the live lines.
 
 The digest of the encoded rows is kept beside them (8 bytes a row) to be compared with the version's record.
 """
@@ -18,13 +20,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.delta import Change, Delta, Digest, Numbers, TableSpec, hash_sum, row_hashes
+from headrace.delta import Change, Delta, Digest, Numbers, TableSpec, decode_rows, hash_sum, row_hashes
 from headrace.errors import DamagedFile
 from headrace.idindex import IdIndex
 from headrace.scoring import Scorer, TableView
@@ -39,26 +42,45 @@ Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int32]
 
 _LEAST_LINES = 1024
+_ROOM = 3  # lines set aside for each row that a slab begins with
+_BLOCK = 65_536  # rows decoded at a time
 
 
-class _Slab:
-    """Lines that are appended and never changed; line 0 is zeros. One thread at a time appends."""
+class Slab:
+    """Lines of one table, shared by the generations that came from one another; line 0 is zeros. One thread writes."""
 
-    def __init__(self, lines: int, width: int) -> None:
+    def __init__(self, rows: int, width: int, more: int = 0) -> None:
+        lines = max(_LEAST_LINES, _ROOM * rows + more + 1)
         self.values = np.zeros((lines, width), np.float32)
         self.hashes = np.zeros(lines, np.uint64)
-        self.used = 1
+        self.used = 1  # lines from here on were never written
+        self._free = np.empty(0, np.int32)  # lines before `used` that no index named when it was last looked
+        self._look_at = max(_LEAST_LINES, rows + rows // 2)
+        self._indexes: weakref.WeakSet[IdIndex] = weakref.WeakSet()
 
-    def has_room(self, lines: int) -> bool:
-        return self.used + lines <= len(self.hashes)
+    def hold(self, index: IdIndex) -> None:
+        """The lines that `index` names are not written to as long as anybody has it."""
+        self._indexes.add(index)
 
-    def append(self, values: Floats, hashes: Hashes) -> Rows:
-        """The numbers of the new lines."""
-        start, end = self.used, self.used + len(values)
-        self.values[start:end] = values
-        self.hashes[start:end] = hashes
-        self.used = end
-        return np.arange(start, end, dtype=np.int32)
+    def take(self, lines: int) -> Rows | None:
+        """The numbers of `lines` lines that no index names; None if there is no room."""
+        if self.used + lines - len(self._free) > self._look_at:
+            self._look()
+        fresh = max(0, lines - len(self._free))
+        if self.used + fresh > len(self.hashes):
+            return None
+        reused, self._free = self._free[:lines], self._free[lines:]
+        start, self.used = self.used, self.used + fresh
+        return np.concatenate([reused, np.arange(start, self.used, dtype=np.int32)])
+
+    def _look(self) -> None:
+        named = np.zeros(self.used, bool)
+        named[0] = True
+        for index in list(self._indexes):
+            named[index.items()[1]] = True
+        self._free = np.flatnonzero(~named).astype(np.int32)
+        live = self.used - len(self._free)
+        self._look_at = max(_LEAST_LINES, live + live // 2)
 
 
 @dataclass(frozen=True)
@@ -67,35 +89,58 @@ class ServingTable:
 
     spec: TableSpec
     index: IdIndex
-    slab: _Slab
+    slab: Slab
     count: int = 0
     sum: int = 0
 
     @classmethod
-    def empty(cls, spec: TableSpec, rows: int = 0) -> Self:
-        """With room for twice `rows`."""
-        return cls(spec, IdIndex.empty(rows), _Slab(max(_LEAST_LINES, 2 * rows + 1), spec.width))
+    def empty(cls, spec: TableSpec, rows: int = 0, more: int = 0) -> Self:
+        """With room for `rows`, for `more`, and for changes."""
+        return cls(spec, IdIndex.empty(rows + more), Slab(rows, spec.width, more))
 
     def changed(self, change: Change) -> ServingTable:
         """The table after `change`; this one stays as it is."""
-        table = self if self.slab.has_room(len(change.ids)) else self._compacted(len(change.ids))
-        hashes = row_hashes(change.spec.name, change.ids, change.scale, change.rows)
-        before = table.index.find(change.ids)
-        gone = table.index.find(change.tombstones)
-        lines = table.slab.append(change.decoded(), hashes)
-        old = table.slab.hashes[np.concatenate([before[before >= 0], gone[gone >= 0]])]
+        table, lines = self, self.slab.take(len(change.ids))
+        if lines is None:
+            table = self._moved(len(change.ids))
+            lines = table.slab.take(len(change.ids))
+            assert lines is not None, "a new slab has room"
+        slab = table.slab
+        before, gone = table.index.find(change.ids), table.index.find(change.tombstones)
+        old = slab.hashes[np.concatenate([before[before >= 0], gone[gone >= 0]])]
+        total = _write(slab, lines, change)
         index = table.index.updated(change.ids, lines, change.tombstones)
+        slab.hold(index)
         count = self.count + int((before < 0).sum()) - int((gone >= 0).sum())
-        return ServingTable(self.spec, index, table.slab, count, (self.sum + hash_sum(hashes) - hash_sum(old)) % 2**64)
+        return ServingTable(self.spec, index, slab, count, (self.sum + total - hash_sum(old)) % 2**64)
 
     def view(self) -> TableView:
         return TableView(self.spec, self.index, self.slab.values)
 
-    def _compacted(self, more: int) -> ServingTable:
+    def _moved(self, more: int) -> ServingTable:
+        """The same rows in a slab of their own, with room for `more`."""
         ids, lines = self.index.items()
-        table = ServingTable.empty(self.spec, len(ids) + more)
-        table.index.put(ids, table.slab.append(self.slab.values[lines], self.slab.hashes[lines]))
+        table = ServingTable.empty(self.spec, len(ids), more)
+        moved = table.slab.take(len(ids))
+        assert moved is not None, "a new slab has room"
+        table.slab.values[moved] = self.slab.values[lines]
+        table.slab.hashes[moved] = self.slab.hashes[lines]
+        table.index.put(ids, moved)
+        table.slab.hold(table.index)
         return ServingTable(self.spec, table.index, table.slab, self.count, self.sum)
+
+
+def _write(slab: Slab, lines: Rows, change: Change) -> int:
+    """Decode the rows of `change` into `lines`, a block at a time; the sum of their hashes mod 2^64."""
+    total = 0
+    for start in range(0, len(lines), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scale, rows = change.scale[block], change.rows[block]
+        hashes = row_hashes(change.spec.name, change.ids[block], scale, rows)
+        slab.values[lines[block]] = decode_rows(scale, rows, change.spec)
+        slab.hashes[lines[block]] = hashes
+        total += hash_sum(hashes)
+    return total % 2**64
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 One pass (`poll`), called every 50 ms:
 
-    1  read the records after the cursor, verified              the log is unreadable: keep serving, say so, try again
+    1  read the records after the cursor, verified              the log is unreadable: keep serving, say so, try again;
+                                                                one record is damaged or missing: say so, go on after it
     2  apply each: the tables of the version it starts from,    a damaged or missing file, a digest that differs: keep
        then its delta, checked against the digest in the        serving, say so; built from the newest snapshot as soon
        record                                                   as a later version, or a healed file, allows it
@@ -10,14 +11,16 @@ One pass (`poll`), called every 50 ms:
                                                                 next version
     4  swap: one assignment
 
-Nothing is written, so a replica that dies at any step starts again from the newest snapshot that verifies. At the
-start, after a rewritten log, and after a rollback, tables are built by the shortest way from a snapshot
-(`headrace.version.path_to`), without those snapshots that turn out to be damaged.
+Nothing is written, so a replica that dies at any step starts again from the newest snapshot that verifies. Tables that
+are not in memory any more (paramserver/history.py), at the start, after a rewritten log or a rollback, are built by the
+shortest way from a snapshot, or from tables in memory (`headrace.version.path_to`), without those snapshots that turn
+out to be damaged. What was replaced is freed by the thread that polls, once no call has it: freeing takes long.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -33,8 +36,9 @@ from headrace.ids import null_id
 from headrace.log import Entry, Follower, Log
 from headrace.schema import Schema
 from headrace.scoring import Inputs, Ragged
-from headrace.version import VersionRecord, path_to
+from headrace.version import Kept, VersionRecord, path_to
 from paramserver.generation import Generation, Tables
+from paramserver.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0
 RETRY_AT_MOST_S = 60.0
+_OURS = 3  # references to a generation that only `_leaving` has: the list's, the loop's, the question's
 
 _NOTHING_YET = NotReady(
     "the version log is empty", hint="start `headrace train`: it writes the first version at once, and this follows"
@@ -86,9 +91,12 @@ class Replica:
         self._waiting: deque[Entry] = deque()  # read, not yet applied
         self._applied: Generation | None = None
         self._served: Generation | None = None
+        self._history = History()  # the tables of `_applied`, and earlier ones
+        self._leaving: list[Generation] = []  # not served any more, perhaps still in use by a call
         self._stuck: HeadraceError | None = None  # why the newest version is not served
         self._retry = Retry()
         self._problem: HeadraceError | None = None
+        self.last_problem: tuple[int, HeadraceError] | None = None  # since when (us), which; also once it is over
         self._polling = threading.Lock()
         self._changed = threading.Condition()
         self._changes = 0
@@ -138,6 +146,7 @@ class Replica:
             problem, swapped = unread or self._stuck, before is not self._served
             if swapped or str(problem) != str(self._problem):
                 self.report(problem)
+            self._free()
             return swapped
 
     def watch(self, tell: Callable[[], None]) -> None:
@@ -149,6 +158,8 @@ class Replica:
         """Say what is wrong, or that nothing is any more."""
         with self._changed:
             self._problem = problem
+            if problem is not None:
+                self.last_problem = (self._now_us(), problem)
             self._changes += 1
             self._changed.notify_all()
         for tell in self._watchers:
@@ -160,7 +171,8 @@ class Replica:
             head = self._newest()
             if head is None:
                 return
-            self._follower, self._applied = Follower(self._log, head.cursor()), None
+            self._follower, self._applied = Follower(self._log, head.cursor(), now=self._monotonic), None
+            self._history.clear()
             self._waiting = deque([head])
             self._retry = Retry()
         try:
@@ -169,8 +181,19 @@ class Replica:
             self._follower = None  # start again at the next pass, and serve on meanwhile
             self._log = Log(self._store, self._log.prefix)
             raise
+        except DamagedFile:
+            self._step_over(self._follower)
+            raise
         if entries:
             self._waiting.extend(entries)
+            self._retry = Retry()
+
+    def _step_over(self, follower: Follower) -> None:
+        """Goes on from the newest record that can be read, if that is after the one that cannot."""
+        newest = self._readable()
+        if newest is not None and follower.cursor is not None and newest.seq > follower.cursor.seq:
+            self._follower = Follower(self._log, newest.cursor(), now=self._monotonic)
+            self._waiting.append(newest)
             self._retry = Retry()
 
     def _newest(self) -> Entry | None:
@@ -178,17 +201,23 @@ class Replica:
         try:
             return self._log.head()
         except (DamagedFile, NewerFormat):
-            for seq in reversed(self._log.seqs()):
-                with contextlib.suppress(DamagedFile, NewerFormat):
-                    return self._log.read(seq)
-            raise
+            newest = self._readable()
+            if newest is None:
+                raise
+            return newest
+
+    def _readable(self) -> Entry | None:
+        for seq in reversed(self._log.seqs()):
+            with contextlib.suppress(DamagedFile, NewerFormat):
+                return self._log.read(seq)
+        return None
 
     def _apply(self) -> None:
         """Step 2. A version that cannot be applied is passed over if a later one can be."""
         failed: HeadraceError | None = None
         for entry in tuple(self._waiting):
             try:
-                self._applied = self._built(VersionRecord.from_entry(entry))
+                self._advance(VersionRecord.from_entry(entry))
             except NewerFormat:
                 raise
             except HeadraceError as problem:
@@ -201,6 +230,10 @@ class Replica:
             self._fall_back(self._waiting[-1].seq)
             raise failed
 
+    def _advance(self, record: VersionRecord) -> None:
+        self._applied = self._built(record)
+        self._history.add(record.version, self._applied.tables, self._monotonic())
+
     def _fall_back(self, version: int) -> None:
         """The newest version before `version` that verifies, if nothing is applied yet."""
         while self._applied is None and version > 0:
@@ -210,7 +243,7 @@ class Replica:
             except NotFound:  # no longer kept, as all before it
                 return
             try:
-                self._applied = self._built(record)
+                self._advance(record)
             except (DamagedFile, NotFound) as error:  # nothing that builds on the broken delta can be built
                 version = min(version, error.context.get("version", version))
 
@@ -223,17 +256,22 @@ class Replica:
             return
         generation = self._applied if wanted == self._applied.version else self._built(self._record(wanted))
         _check_scores(generation)
+        if self._served is not None:
+            self._leaving.append(self._served)
         self._served, self.swapped_at_us = generation, self._now_us()
+
+    def _free(self) -> None:
+        """Forget what no call has any more: besides this list, nothing but the loop and the question refer to it."""
+        self._leaving = [generation for generation in self._leaving if sys.getrefcount(generation) > _OURS]
 
     def _built(self, record: VersionRecord) -> Generation:
         """The generation of a version: by its delta if what it starts from is applied, else from a snapshot."""
         applied = self._applied
-        if applied is not None and record.table_of == applied.version:
-            tables = applied.tables
-            if record.delta is not None:
-                tables = tables.changed(load_delta(self._store, record.delta.path, record.delta.sha256))
-        else:
-            tables = self._from_snapshot(record)
+        tables = self._history.find(record.table_of)
+        if tables is None:
+            tables = self._from_afar(record)
+        elif record.delta is not None:
+            tables = tables.changed(load_delta(self._store, record.delta.path, record.delta.sha256))
         schema = (
             applied.schema if applied and applied.record.schema == record.schema else Schema.from_json(record.schema)
         )
@@ -241,19 +279,25 @@ class Replica:
         generation.check()
         return generation
 
-    def _from_snapshot(self, record: VersionRecord) -> Tables:
+    def _from_afar(self, record: VersionRecord) -> Tables:
+        """By way of a snapshot, or of tables in memory."""
         damaged: set[str] = set()
+        named = [self._applied.record.snapshot] if self._applied else []
+        in_memory = [Kept(version, "", "", 0) for version in self._history.versions]
+
+        def usable(snapshot: Kept | None) -> Kept | None:
+            return None if snapshot is None or snapshot.path in damaged else snapshot
 
         def read(version: int) -> VersionRecord:
             found = record if version == record.version else self._record(version)
-            return replace(found, snapshot=None) if found.snapshot and found.snapshot.path in damaged else found
+            return replace(found, snapshot=usable(found.snapshot))
 
         while True:
-            path = path_to(record.version, read)
+            path = path_to(record.version, read, [*map(usable, named), *in_memory])
             tables = Tables()
             if path.snapshot is not None:
                 try:
-                    tables = tables.changed(load_delta(self._store, path.snapshot.path, path.snapshot.sha256))
+                    tables = self._loaded(path.snapshot)
                 except (DamagedFile, NotFound):
                     damaged.add(path.snapshot.path)
                     continue
@@ -265,6 +309,12 @@ class Replica:
                     error.context["version"] = step.version
                     raise
             return tables
+
+    def _loaded(self, snapshot: Kept) -> Tables:
+        in_memory = self._history.find(snapshot.of)
+        if in_memory is not None:
+            return in_memory
+        return Tables().changed(load_delta(self._store, snapshot.path, snapshot.sha256))
 
     def _record(self, version: int) -> VersionRecord:
         return VersionRecord.from_entry(self._log.read(version))

@@ -142,7 +142,7 @@ class GateSettings(Section):
     golden: Count = 64
     golden_tolerance: Positive = 1e-5
     norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
-    surprise: Positive = 12.0  # standard deviations by which a record may be worse than expected
+    surprise: Positive = 10.0  # standard deviations by which a record may be worse than expected
     max_holds: Count = 3  # refusals in a row, after which surprise is waived
 
 

@@ -43,15 +43,38 @@ def test_every_generation_stays_what_it_was_and_has_the_published_digest(history
         assert values(generation) == expected
 
 
-def test_a_table_that_changes_for_ever_stays_small():
-    random = np.random.default_rng(2)
-    all_ids = np.unique(random.integers(0, 2**62, 700)).tolist()
-    tables, kept = Tables(), []
-    for version in range(1, 30):
-        tables = tables.changed(delta_of(version, dict.fromkeys(all_ids, float(version))))
-        kept.append(tables)
-    assert [set(values(tables).values()) for tables in kept] == [{float(version)} for version in range(1, 30)]
-    assert len(tables.tables[0].slab.hashes) <= 4 * len(all_ids) + 1
+def all_of(value: float) -> dict[int, float | None]:
+    return dict.fromkeys(range(2_000), value)
+
+
+def test_lines_are_used_again_once_no_generation_names_them():
+    tables = Tables().changed(delta_of(1, all_of(1.0)))
+    slab = tables.tables[0].slab
+    for version in range(2, 200):
+        tables = tables.changed(delta_of(version, all_of(float(version))))
+    assert set(values(tables).values()) == {199.0}
+    assert tables.tables[0].slab is slab
+    assert slab.used <= 2 * 2_000 + 1
+
+
+def test_a_generation_that_somebody_holds_keeps_its_lines():
+    tables = Tables().changed(delta_of(1, all_of(1.0)))
+    held = {}
+    for version in range(2, 60):
+        tables = tables.changed(delta_of(version, all_of(float(version))))
+        if version % 20 == 0:
+            held[version] = tables
+    assert [set(values(held[version]).values()) for version in held] == [{float(version)} for version in held]
+    assert len(tables.tables[0].slab.hashes) <= 4 * 2_000 + 1
+
+
+def test_without_looking_at_who_names_a_line_a_held_generation_changes(monkeypatch):
+    """The twin: what `Slab.hold` is for."""
+    monkeypatch.setattr("paramserver.generation.Slab.hold", lambda *_: None)
+    tables = held = Tables().changed(delta_of(1, all_of(1.0)))
+    for version in range(2, 9):
+        tables = tables.changed(delta_of(version, all_of(float(version))))
+    assert set(values(held).values()) != {1.0}
 
 
 def test_a_branch_leaves_the_other_branch_alone():

@@ -5,12 +5,12 @@ import pytest
 
 from training.surprise import LEAST_RECENT, Excess, excess_of, surprise_of
 
-LIMIT = 12.0  # the default of gate.surprise
+LIMIT = 10.0  # the default of gate.surprise
 
 
 def stream(random: np.random.Generator, n: int, hour: int, *, off: float = 0.0):
     """(labels, logits) of n rows whose rate of positives has a day cycle; off: what the model's logits miss."""
-    truth = -2.5 + np.sin(hour / 24 * 2 * np.pi) + random.normal(0, 0.8, n)
+    truth = -3.0 + np.sin(hour / 24 * 2 * np.pi) + random.normal(0, 0.8, n)
     labels = (random.random(n) < 1 / (1 + np.exp(-truth))).astype(np.float32)
     return labels, (truth + off + random.normal(0, 0.3, n)).astype(np.float32)
 
