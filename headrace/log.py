@@ -223,7 +223,8 @@ class Follower:
 
         `LogRewritten` if the record under the cursor is gone or differs (looked at first, and after every 10 s without
         news), or the next one does not continue it. `DamagedFile` and `NewerFormat` leave the cursor before the record
-        that cannot be read; entries before it are returned first.
+        that cannot be read, or is missing although later ones are there (looked at as often); entries before it are
+        returned first.
         """
         entries: list[Entry] = []
         cursor = self.cursor
@@ -261,7 +262,18 @@ class Follower:
                 found = None
             if found != self.cursor:
                 raise self._log.rewritten(self.cursor.seq)
+            self._check_hole(self.cursor.seq + 1)
         self._checked_s = self._now()
+
+    def _check_hole(self, seq: int) -> None:
+        later = [other for other in self._log.seqs() if other >= seq]
+        if later and later[0] > seq:
+            path = name_of(self._log.prefix, seq)
+            raise DamagedFile(
+                f"{path} is missing, though record {later[0]} is there",
+                hint="restore this file from a copy of the root; `headrace log verify --deep` looks for others",
+                path=path,
+            )
 
 
 def garbage(names: Iterable[str], head_seq: int, retained_names: AbstractSet[str]) -> list[str]:
