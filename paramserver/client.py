@@ -81,7 +81,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """`state`: starting, serving, stalled or draining. `version` is None before the first."""
+    """`state`: starting, serving, stalled or draining. `version` is None before the first.
+
+    `problem` is what is wrong now, `last_problem` what was wrong last, also once it is over.
+    """
 
     state: str
     version: int | None
@@ -95,6 +98,8 @@ class ServerStatus:
     rows: int
     instance: str
     max_candidates: int
+    last_problem: str
+    last_problem_at_us: int
 
 
 class Client:
@@ -118,6 +123,11 @@ class Client:
     def status(self, *, deadline_s: float | None = None) -> ServerStatus:
         """What the server serves and what is wrong."""
         return _status_of(self._call(self._stub.Status, wire.StatusRequest(), deadline_s))
+
+    def lookup(self, table: str, ids: Sequence[int]) -> list[npt.NDArray[np.float32] | None]:
+        """The rows of `ids` in `table` of the served version, None for an id without. InvalidRequest, NotReady."""
+        answer = self._call(self._stub.Lookup, wire.LookupRequest(table=table, ids=ids), None)
+        return [np.array(row.values, np.float32) if row.values else None for row in answer.rows]
 
     def rollback(self, to: int, *, reason: str = "") -> int:
         """Goes back to version `to`; the number of the record that says so. NotFound, InvalidTarget."""
@@ -237,4 +247,6 @@ def _status_of(answer: wire.StatusResponse) -> ServerStatus:
         rows=answer.rows,
         instance=answer.instance,
         max_candidates=answer.max_candidates,
+        last_problem=answer.last_problem,
+        last_problem_at_us=answer.last_problem_at_us,
     )

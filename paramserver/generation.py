@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
+Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 
 _LEAST_LINES = 1024
@@ -113,6 +114,12 @@ class ServingTable:
         slab.hold(index)
         count = self.count + int((before < 0).sum()) - int((gone >= 0).sum())
         return ServingTable(self.spec, index, slab, count, (self.sum + total - hash_sum(old)) % 2**64)
+
+    def rows_of(self, ids: Ids) -> list[Floats | None]:
+        """The row float32 [width] of each of `ids` int64 [n]; None where there is none."""
+        lines = self.index.find(ids)
+        rows = self.slab.values.take(lines, axis=0, mode="clip")
+        return [row if line >= 0 else None for line, row in zip(lines.tolist(), rows, strict=True)]
 
     def view(self) -> TableView:
         return TableView(self.spec, self.index, self.slab.values)

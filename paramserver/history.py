@@ -1,8 +1,8 @@
 """Which tables stay in memory after their version was replaced, so that going back to it is an assignment.
 
-Kept are the newest, and about one each of those that were replaced 1, 10 and 60 minutes ago (`kept`): ages fall into the
-spans up to 1, up to 10, up to 60 minutes, and beyond; of each span the youngest and the oldest stay, beyond the last one
-the youngest. The oldest of a span is the one that becomes the youngest of the next.
+Kept are the newest, and about one each of those that were replaced 1, 10 and 60 minutes ago (`kept`): ages fall into
+the spans up to 1, up to 10, up to 60 minutes, and beyond; of each span the youngest and the oldest stay, beyond the
+last one the youngest. The oldest of a span is the one that becomes the youngest of the next.
 """
 
 from __future__ import annotations

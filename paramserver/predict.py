@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from headrace.clock import SECOND_US
-from headrace.errors import UnknownModel
+from headrace.errors import InvalidRequest, UnknownModel
 from paramserver.convert import inputs_of
 from protos import headrace_pb2 as wire
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from headrace.clock import Now
     from paramserver.generation import Generation
     from paramserver.replica import Replica
+
+MOST_VALUES: Final = 2**19
+"""In the answer of one Lookup: 2 MiB."""
 
 
 class Predictor:
@@ -31,6 +36,28 @@ class Predictor:
         inputs = inputs_of(request, generation.schema, self.max_candidates)
         scores = generation.scorer.score(inputs)
         return wire.PredictResponse(served=self.served(generation), scores=scores)
+
+    def lookup(self, request: wire.LookupRequest) -> wire.LookupResponse:
+        """UnknownModel, NotReady, InvalidRequest."""
+        self.check_model(request.model)
+        generation = self.replica.generation()
+        table = next((table for table in generation.tables.tables if table.spec.name == request.table), None)
+        if table is None:
+            names = [table.spec.name for table in generation.tables.tables]
+            raise InvalidRequest(
+                f"version {generation.version} has no table {request.table!r}",
+                hint=f"its tables are: {', '.join(names)}" if names else "nothing was learned yet",
+                table=request.table,
+            )
+        if len(request.ids) * table.spec.width > MOST_VALUES:
+            raise InvalidRequest(
+                f"{len(request.ids)} rows of {table.spec.width} values are too many for one answer",
+                hint=f"ask for {MOST_VALUES // table.spec.width} ids at a time",
+                ids=len(request.ids),
+            )
+        ids = np.array(request.ids, np.uint64).view(np.int64)  # 2^63 and more: ids that nobody has
+        rows = [wire.Row(values=row) for row in table.rows_of(ids)]
+        return wire.LookupResponse(served=self.served(generation), rows=rows)
 
     def served(self, generation: Generation) -> wire.Served:
         """What answers, and how old its newest knowledge is."""

@@ -16,7 +16,6 @@ from headrace.errors import (
     InvalidRequest,
     InvalidTarget,
     NotFound,
-    NotImplementedYet,
     NotReady,
     Overloaded,
     UnknownModel,
@@ -40,7 +39,6 @@ CODES: Final[dict[type[HeadraceError], grpc.StatusCode]] = {
     NotReady: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Draining: grpc.StatusCode.UNAVAILABLE,
-    NotImplementedYet: grpc.StatusCode.UNIMPLEMENTED,
 }
 CODE_KEY: Final = "headrace-code"
 HINT_KEY: Final = "headrace-hint"
@@ -86,8 +84,8 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         finally:
             self._watchers.release()
 
-    def Lookup(self, _request: wire.LookupRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
-        _abort(context, _later("Lookup", "scores come from Predict"))
+    def Lookup(self, request: wire.LookupRequest, context: grpc.ServicerContext) -> wire.LookupResponse:  # noqa: N802
+        return _answered(context, lambda: self._predictor.lookup(request))
 
     def Rollback(self, request: wire.RollbackRequest, context: grpc.ServicerContext) -> wire.RollbackResponse:  # noqa: N802
         return _answered(context, lambda: self._rollback(request, context.peer()))
@@ -136,6 +134,9 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
             started_at_us=self._started_at_us,
             max_candidates=self._predictor.max_candidates,
         )
+        if self._replica.last_problem is not None:
+            at_us, last = self._replica.last_problem
+            response.last_problem, response.last_problem_at_us = last.message, at_us
         if generation is not None:
             response.served.CopyFrom(self._predictor.served(generation))
             response.schema_fingerprint = generation.schema.fingerprint
@@ -185,7 +186,3 @@ def _abort(context: grpc.ServicerContext, error: HeadraceError) -> NoReturn:
     context.set_trailing_metadata(metadata)
     context.abort(status_of(error), error.message)
     raise AssertionError("abort raises")
-
-
-def _later(method: str, instead: str) -> NotImplementedYet:
-    return NotImplementedYet(f"{method} is not implemented in this version of headrace; {instead}")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/headrace.proto\x12\x0bheadrace.v1\"r\n\x06Served\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x19\n\x0cwatermark_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05\x61ge_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_watermark_usB\x08\n\x06_age_s\"\xed\x01\n\x06Values\x12\'\n\x07strings\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StringsH\x00\x12!\n\x04ints\x18\x02 \x01(\x0b\x32\x11.headrace.v1.IntsH\x00\x12%\n\x06\x66loats\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FloatsH\x00\x12#\n\x05\x62ools\x18\x04 \x01(\x0b\x32\x12.headrace.v1.BoolsH\x00\x12\x1f\n\x03ids\x18\x05 \x01(\x0b\x32\x10.headrace.v1.IdsH\x00\x12\x0f\n\x07lengths\x18\x06 \x03(\r\x12\x0f\n\x07missing\x18\x07 \x03(\rB\x08\n\x06values\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x16\n\x04Ints\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x18\n\x06\x46loats\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x17\n\x05\x42ools\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x15\n\x03Ids\x12\x0e\n\x06values\x18\x01 \x03(\x06\"\xbe\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12;\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32).headrace.v1.PredictRequest.FeaturesEntry\x12\x1a\n\x12schema_fingerprint\x18\x03 \x01(\t\x1a\x44\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Values:\x02\x38\x01\"F\n\x0fPredictResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06scores\x18\x02 \x03(\x02\":\n\rLookupRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\x06\"U\n\x0eLookupResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x1e\n\x04rows\x18\x02 \x03(\x0b\x32\x10.headrace.v1.Row\"\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x1e\n\rStatusRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xa7\x02\n\x0eStatusResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.headrace.v1.State\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x05 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0bschema_json\x18\x07 \x01(\t\x12\x0c\n\x04rows\x18\x08 \x01(\x03\x12\x10\n\x08instance\x18\t \x01(\t\x12\x15\n\rstarted_at_us\x18\n \x01(\x03\x12\x15\n\rswapped_at_us\x18\x0b \x01(\x03\x12\x16\n\x0emax_candidates\x18\x0c \x01(\r\"\x1d\n\x0cWatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\"h\n\rWatchResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.headrace.v1.State\x12\x0f\n\x07problem\x18\x03 \x01(\t\"<\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"G\n\x10RollbackResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06record\x18\x02 \x01(\x03\"M\n\nPinRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\tB\n\n\x08_version\"B\n\x0bPinResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06record\x18\x02 \x01(\x03*l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_SERVING\x10\x02\x12\x11\n\rSTATE_STALLED\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x32\xa2\x03\n\x0fHeadraceService\x12\x44\n\x07Predict\x12\x1b.headrace.v1.PredictRequest\x1a\x1c.headrace.v1.PredictResponse\x12\x41\n\x06Lookup\x12\x1a.headrace.v1.LookupRequest\x1a\x1b.headrace.v1.LookupResponse\x12\x41\n\x06Status\x12\x1a.headrace.v1.StatusRequest\x1a\x1b.headrace.v1.StatusResponse\x12@\n\x05Watch\x12\x19.headrace.v1.WatchRequest\x1a\x1a.headrace.v1.WatchResponse0\x01\x12G\n\x08Rollback\x12\x1c.headrace.v1.RollbackRequest\x1a\x1d.headrace.v1.RollbackResponse\x12\x38\n\x03Pin\x12\x17.headrace.v1.PinRequest\x1a\x18.headrace.v1.PinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/headrace.proto\x12\x0bheadrace.v1\"r\n\x06Served\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x19\n\x0cwatermark_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05\x61ge_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_watermark_usB\x08\n\x06_age_s\"\xed\x01\n\x06Values\x12\'\n\x07strings\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StringsH\x00\x12!\n\x04ints\x18\x02 \x01(\x0b\x32\x11.headrace.v1.IntsH\x00\x12%\n\x06\x66loats\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FloatsH\x00\x12#\n\x05\x62ools\x18\x04 \x01(\x0b\x32\x12.headrace.v1.BoolsH\x00\x12\x1f\n\x03ids\x18\x05 \x01(\x0b\x32\x10.headrace.v1.IdsH\x00\x12\x0f\n\x07lengths\x18\x06 \x03(\r\x12\x0f\n\x07missing\x18\x07 \x03(\rB\x08\n\x06values\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x16\n\x04Ints\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x18\n\x06\x46loats\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x17\n\x05\x42ools\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x15\n\x03Ids\x12\x0e\n\x06values\x18\x01 \x03(\x06\"\xbe\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12;\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32).headrace.v1.PredictRequest.FeaturesEntry\x12\x1a\n\x12schema_fingerprint\x18\x03 \x01(\t\x1a\x44\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Values:\x02\x38\x01\"F\n\x0fPredictResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06scores\x18\x02 \x03(\x02\":\n\rLookupRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\x06\"U\n\x0eLookupResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x1e\n\x04rows\x18\x02 \x03(\x0b\x32\x10.headrace.v1.Row\"\x15\n\x03Row\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x1e\n\rStatusRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xd9\x02\n\x0eStatusResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.headrace.v1.State\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x05 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0bschema_json\x18\x07 \x01(\t\x12\x0c\n\x04rows\x18\x08 \x01(\x03\x12\x10\n\x08instance\x18\t \x01(\t\x12\x15\n\rstarted_at_us\x18\n \x01(\x03\x12\x15\n\rswapped_at_us\x18\x0b \x01(\x03\x12\x16\n\x0emax_candidates\x18\x0c \x01(\r\x12\x14\n\x0clast_problem\x18\r \x01(\t\x12\x1a\n\x12last_problem_at_us\x18\x0e \x01(\x03\"\x1d\n\x0cWatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\"h\n\rWatchResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.headrace.v1.State\x12\x0f\n\x07problem\x18\x03 \x01(\t\"<\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"G\n\x10RollbackResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06record\x18\x02 \x01(\x03\"M\n\nPinRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\tB\n\n\x08_version\"B\n\x0bPinResponse\x12#\n\x06served\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Served\x12\x0e\n\x06record\x18\x02 \x01(\x03*l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_SERVING\x10\x02\x12\x11\n\rSTATE_STALLED\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x32\xa2\x03\n\x0fHeadraceService\x12\x44\n\x07Predict\x12\x1b.headrace.v1.PredictRequest\x1a\x1c.headrace.v1.PredictResponse\x12\x41\n\x06Lookup\x12\x1a.headrace.v1.LookupRequest\x1a\x1b.headrace.v1.LookupResponse\x12\x41\n\x06Status\x12\x1a.headrace.v1.StatusRequest\x1a\x1b.headrace.v1.StatusResponse\x12@\n\x05Watch\x12\x19.headrace.v1.WatchRequest\x1a\x1a.headrace.v1.WatchResponse0\x01\x12G\n\x08Rollback\x12\x1c.headrace.v1.RollbackRequest\x1a\x1d.headrace.v1.RollbackResponse\x12\x38\n\x03Pin\x12\x17.headrace.v1.PinRequest\x1a\x18.headrace.v1.PinResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTREQUEST_FEATURESENTRY']._loaded_options = None
   _globals['_PREDICTREQUEST_FEATURESENTRY']._serialized_options = b'8\001'
-  _globals['_STATE']._serialized_start=1703
-  _globals['_STATE']._serialized_end=1811
+  _globals['_STATE']._serialized_start=1753
+  _globals['_STATE']._serialized_end=1861
   _globals['_SERVED']._serialized_start=38
   _globals['_SERVED']._serialized_end=152
   _globals['_VALUES']._serialized_start=155
@@ -64,19 +64,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=954
   _globals['_STATUSREQUEST']._serialized_end=984
   _globals['_STATUSRESPONSE']._serialized_start=987
-  _globals['_STATUSRESPONSE']._serialized_end=1282
-  _globals['_WATCHREQUEST']._serialized_start=1284
-  _globals['_WATCHREQUEST']._serialized_end=1313
-  _globals['_WATCHRESPONSE']._serialized_start=1315
-  _globals['_WATCHRESPONSE']._serialized_end=1419
-  _globals['_ROLLBACKREQUEST']._serialized_start=1421
-  _globals['_ROLLBACKREQUEST']._serialized_end=1481
-  _globals['_ROLLBACKRESPONSE']._serialized_start=1483
-  _globals['_ROLLBACKRESPONSE']._serialized_end=1554
-  _globals['_PINREQUEST']._serialized_start=1556
-  _globals['_PINREQUEST']._serialized_end=1633
-  _globals['_PINRESPONSE']._serialized_start=1635
-  _globals['_PINRESPONSE']._serialized_end=1701
-  _globals['_HEADRACESERVICE']._serialized_start=1814
-  _globals['_HEADRACESERVICE']._serialized_end=2232
+  _globals['_STATUSRESPONSE']._serialized_end=1332
+  _globals['_WATCHREQUEST']._serialized_start=1334
+  _globals['_WATCHREQUEST']._serialized_end=1363
+  _globals['_WATCHRESPONSE']._serialized_start=1365
+  _globals['_WATCHRESPONSE']._serialized_end=1469
+  _globals['_ROLLBACKREQUEST']._serialized_start=1471
+  _globals['_ROLLBACKREQUEST']._serialized_end=1531
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1533
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1604
+  _globals['_PINREQUEST']._serialized_start=1606
+  _globals['_PINREQUEST']._serialized_end=1683
+  _globals['_PINRESPONSE']._serialized_start=1685
+  _globals['_PINRESPONSE']._serialized_end=1751
+  _globals['_HEADRACESERVICE']._serialized_start=1864
+  _globals['_HEADRACESERVICE']._serialized_end=2282
 # @@protoc_insertion_point(module_scope)

@@ -136,7 +136,7 @@ class StatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("served", "state", "problem", "hint", "applied_version", "schema_fingerprint", "schema_json", "rows", "instance", "started_at_us", "swapped_at_us", "max_candidates")
+    __slots__ = ("served", "state", "problem", "hint", "applied_version", "schema_fingerprint", "schema_json", "rows", "instance", "started_at_us", "swapped_at_us", "max_candidates", "last_problem", "last_problem_at_us")
     SERVED_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,8 @@ class StatusResponse(_message.Message):
     STARTED_AT_US_FIELD_NUMBER: _ClassVar[int]
     SWAPPED_AT_US_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    LAST_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    LAST_PROBLEM_AT_US_FIELD_NUMBER: _ClassVar[int]
     served: Served
     state: State
     problem: str
@@ -161,7 +163,9 @@ class StatusResponse(_message.Message):
     started_at_us: int
     swapped_at_us: int
     max_candidates: int
-    def __init__(self, served: _Optional[_Union[Served, _Mapping]] = ..., state: _Optional[_Union[State, str]] = ..., problem: _Optional[str] = ..., hint: _Optional[str] = ..., applied_version: _Optional[int] = ..., schema_fingerprint: _Optional[str] = ..., schema_json: _Optional[str] = ..., rows: _Optional[int] = ..., instance: _Optional[str] = ..., started_at_us: _Optional[int] = ..., swapped_at_us: _Optional[int] = ..., max_candidates: _Optional[int] = ...) -> None: ...
+    last_problem: str
+    last_problem_at_us: int
+    def __init__(self, served: _Optional[_Union[Served, _Mapping]] = ..., state: _Optional[_Union[State, str]] = ..., problem: _Optional[str] = ..., hint: _Optional[str] = ..., applied_version: _Optional[int] = ..., schema_fingerprint: _Optional[str] = ..., schema_json: _Optional[str] = ..., rows: _Optional[int] = ..., instance: _Optional[str] = ..., started_at_us: _Optional[int] = ..., swapped_at_us: _Optional[int] = ..., max_candidates: _Optional[int] = ..., last_problem: _Optional[str] = ..., last_problem_at_us: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("model",)

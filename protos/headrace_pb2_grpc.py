@@ -79,7 +79,7 @@ class HeadraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Lookup(self, request, context):
-        """Published rows of ids.
+        """The rows that ids have in one table of the served version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +100,8 @@ class HeadraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Goes back to an earlier version, as a new version, and marks the shards learned since as held.
+        """Goes back to an earlier version, as a new version, and marks the shards learned since as held. Rollback and Pin are
+        for whoever reaches the port: servers listen on loopback only, until there are TLS and tokens with scopes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

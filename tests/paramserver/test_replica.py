@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
+
 import numpy as np
 import pytest
 from handmade import PRIOR, SCHEMA, Publisher, linear_tower
@@ -12,6 +15,7 @@ from headrace.delta import Digest, Numbers, TableSpec, write_delta
 from headrace.errors import DamagedFile, NotReady, StoreError
 from headrace.ids import cross_of, id_of
 from headrace.log import Log
+from headrace.record import name_of
 from headrace.scoring import Inputs, Ragged
 from headrace.store import open_store
 from paramserver.replica import RETRY_S, Replica
@@ -134,6 +138,67 @@ def test_a_late_replica_starts_from_the_newest_snapshot(store, publisher, monkey
     assert score(replica) == probability(11.0)
     assert [path.split("-")[1] for path in loaded] == ["snapshot", "delta"]
     assert digests_agree(replica, publisher)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Paths of the deltas and snapshots that were loaded."""
+    paths, load_delta = [], paramserver.replica.load_delta
+    monkeypatch.setattr(
+        paramserver.replica, "load_delta", lambda store, path, sha: paths.append(path) or load_delta(store, path, sha)
+    )
+    return paths
+
+
+def test_going_back_to_tables_in_memory_loads_nothing(replica, publisher, loaded, time):
+    publisher.start()
+    for version in range(1, 6):
+        publisher.delta({"linear": {U1: [float(version)]}})
+        replica.poll()
+        time.s += 20
+    loaded.clear()
+    publisher.rollback(5 - 1)
+    replica.poll()
+    assert (replica.generation().version, score(replica), loaded) == (6, probability(4.0), [])
+    assert digests_agree(replica, publisher)
+    publisher.delta({"linear": {U1: [9.0]}})
+    publisher.pin(5)
+    replica.poll()
+    assert (replica.generation().version, score(replica), len(loaded)) == (5, probability(5.0), 1)
+    publisher.pin(None)
+    replica.poll()
+    assert (replica.generation().version, score(replica), len(loaded)) == (9, probability(9.0), 1)
+
+
+def test_what_is_not_in_memory_is_built_from_what_is(replica, publisher, loaded, time):
+    publisher.start()
+    for version in range(1, 60):
+        publisher.delta({"linear": {U1: [float(version)], version: [1.0]}})
+        replica.poll()
+        time.s += 5
+    in_memory = sorted(replica._history.versions)
+    low = next(low for low, high in itertools.pairwise(in_memory) if high - low > 2)
+    loaded.clear()
+    publisher.rollback(low + 2)
+    replica.poll()
+    assert (score(replica), len(loaded)) == (probability(float(low + 2)), 2)
+    assert digests_agree(replica, publisher)
+
+
+def test_what_was_replaced_is_freed_when_no_call_has_it(replica, publisher):
+    publisher.start()
+    publisher.delta({"linear": {U1: [1.0]}})
+    replica.poll()
+    under_way, gone = replica.generation(), weakref.ref(replica.generation())
+    for version in range(2, 5):
+        publisher.delta({"linear": {U1: [float(version)]}})
+        replica.poll()
+    replica.poll()
+    assert [generation.version for generation in replica._leaving] == [1]
+    del under_way
+    assert gone() is not None  # by the thread that polls, not by the one that called
+    replica.poll()
+    assert (gone(), replica._leaving) == (None, [])
 
 
 def damage(store, path: str) -> None:
@@ -281,6 +346,33 @@ def test_a_rewritten_log_is_followed_from_its_newest_version(replica, publisher,
     replica.poll()
     assert (replica.generation().version, score(replica)) == (1, probability(5.0))
     assert replica.problem is None
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "swapped"])
+def test_a_broken_record_is_named_and_passed_with_the_next_snapshot(replica, publisher, store, time, fault):
+    publisher.start()
+    publisher.delta({"linear": {U1: [1.0]}})
+    replica.poll()
+    publisher.delta({"linear": {U1: [2.0]}})
+    path, other = name_of("models/default/log", 2), name_of("models/default/log", 1)
+    publisher.delta({"linear": {I1: [5.0]}})
+    if fault == "missing":
+        store.delete(path)
+    elif fault == "damaged":
+        damage(store, path)
+    else:
+        store.overwrite(path, store.read(other))
+    time.s += 11
+    replica.poll()
+    assert (replica.generation().version, score(replica)) == (1, probability(1.0))
+    assert path in replica.problem.message
+    assert replica.problem.hint
+    publisher.snapshot()
+    publisher.hold()
+    time.s += RETRY_S
+    replica.poll()
+    assert (replica.generation().version, score(replica), replica.problem) == (4, probability(7.0), None)
+    assert path in replica.last_problem[1].message
 
 
 def test_a_dead_store_is_survived_and_told(replica, publisher, store, monkeypatch):

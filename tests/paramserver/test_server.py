@@ -222,12 +222,29 @@ def test_what_cannot_be_gone_back_to_is_refused(server, publisher, client):
         client.pin(None)
 
 
-@pytest.mark.parametrize("method", ["Lookup"])
-def test_what_comes_later_says_so(server, method):
-    with pytest.raises(grpc.RpcError) as caught:
-        getattr(raw_stub(server), method)(getattr(wire, f"{method}Request")(), timeout=5)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details().startswith(f"{method} is not implemented in this version of headrace; ")
+def test_lookup_gives_the_rows_that_are_served(server, publisher, client):
+    publisher.start()
+    publisher.delta({"linear": {7: [0.5], 8: [-1.0]}, "embedding": {7: [1.0, 0.0, -1.0, 0.5]}})
+    server.replica.poll()
+    assert [None if row is None else row.tolist() for row in client.lookup("linear", [8, 9, 7])] == [
+        [-1.0],
+        None,
+        [0.5],
+    ]
+    assert client.lookup("embedding", [7])[0].tolist() == pytest.approx([1.0, 0.0, -1.0, 0.5], abs=0.01)
+    assert client.lookup("linear", [2**64 - 1]) == [None]
+
+
+def test_what_cannot_be_looked_up_is_refused(server, publisher, client):
+    publisher.start()
+    publisher.delta({"linear": {7: [0.5]}})
+    server.replica.poll()
+    with pytest.raises(InvalidRequest, match="version 1 has no table 'rows'") as caught:
+        client.lookup("rows", [7])
+    assert "linear, embedding" in caught.value.hint
+    with pytest.raises(InvalidRequest, match="131073 rows of 4 values are too many") as caught:
+        client.lookup("embedding", [7] * 131_073)
+    assert "131072 ids" in caught.value.hint
 
 
 def test_without_a_version_the_server_listens_and_says_what_to_do(server, client):
@@ -253,6 +270,14 @@ def test_status_says_what_is_served_and_what_is_wrong(server, client, publisher,
     status = client.status()
     assert (status.state, status.version, status.applied_version) == ("stalled", 1, 1)
     assert "delta" in status.problem
+    assert status.last_problem == status.problem
+    publisher.snapshot()
+    publisher.hold()
+    server.replica.poll()
+    status = client.status()
+    assert (status.state, status.version, status.problem) == ("serving", 3, "")
+    assert "delta" in status.last_problem
+    assert status.last_problem_at_us == NOW_US
 
 
 def health_of(server) -> str:
