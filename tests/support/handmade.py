@@ -18,6 +18,8 @@ from headrace.schema import Schema
 from headrace.version import Kept, NamedFile, VersionRecord, pin_of, rollback_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.store import Store
 
 SCHEMA = Schema(
@@ -49,7 +51,18 @@ def linear_tower(fields: int, width: int, numbers: int, *, weight: float = 1.0, 
         parts.append(graph.inputs[-1])
     size = fields * width + numbers
     joined = parts[0] if len(parts) == 1 else graph.joined(parts, size)
-    return graph.dense(joined, np.full((1, size), weight, np.float32), np.array([bias], np.float32))
+    return graph.finished(graph.dense(joined, np.full((1, size), weight, np.float32), np.array([bias], np.float32)))
+
+
+def mlp_tower(fields: int, width: int, layers: Sequence[tuple[Any, Any]]) -> bytes:
+    """A LiteRT tower: dense `layers` (weights float32 [out, in], bias float32 [out]) with ReLU between them."""
+    graph = _Graph()
+    embeddings = graph.tensor("serving_default_embeddings:0", (1, fields, width), batch=True)
+    graph.inputs.append(embeddings)
+    at = graph.flat(embeddings, fields * width)
+    for i, (weights, bias) in enumerate(layers, 1):
+        at = graph.dense(at, weights, bias, relu=i < len(layers))
+    return graph.finished(at)
 
 
 class _Graph:
@@ -90,12 +103,15 @@ class _Graph:
         options.axis = 1
         return self._apply(lite.BuiltinOperator.CONCATENATION, tensors, "joined", size, "ConcatenationOptions", options)
 
-    def dense(self, tensor: int, weights: Any, bias: Any) -> bytes:
+    def dense(self, tensor: int, weights: Any, bias: Any, *, relu: bool = False) -> int:
         inputs = [tensor, self.tensor("w", weights.shape, weights), self.tensor("b", bias.shape, bias)]
         options = lite.FullyConnectedOptionsT()
+        options.fusedActivationFunction = int(relu)
         kind = lite.BuiltinOperator.FULLY_CONNECTED
-        self._graph.outputs = [self._apply(kind, inputs, "logit", 1, "FullyConnectedOptions", options)]
-        self._graph.inputs = self.inputs
+        return self._apply(kind, inputs, "dense", len(bias), "FullyConnectedOptions", options)
+
+    def finished(self, output: int) -> bytes:
+        self._graph.outputs, self._graph.inputs = [output], self.inputs
         builder = flatbuffers.Builder(4096)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
