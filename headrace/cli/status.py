@@ -2,43 +2,93 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from headrace import clock
-from headrace.cli import options, terminal
-from headrace.errors import NotFound
+from headrace.cli import board, options, resident, terminal
+from headrace.cli.reason import reason
+from headrace.errors import HeadraceError, NotFound
 
 if TYPE_CHECKING:
-    import typer
+    from pathlib import Path
 
     from headrace.config import Settings
-    from headrace.log import Entry
+    from headrace.log import Entry, Log
     from headrace.loop import Loop
+
+REFRESH_S: Final = 1.0
+LOOKED_AT: Final = 50
+"""So many shard records that wait are looked at for rows: more are a backlog, which has some."""
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("status", epilog=terminal.examples("headrace status", "headrace status --json | jq .freshness_s"))(
-        status
-    )
+    app.command(
+        "status",
+        epilog=terminal.examples(
+            "headrace status",
+            "headrace status --watch                until Ctrl-C",
+            "headrace status --json | jq .freshness_s",
+        ),
+    )(status)
 
 
-def status(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
+def status(
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
     """Show where the loop stands.
 
-    Events, shards, versions, freshness, and who is running.
+    Events, shards, versions, freshness, who is running, and what keeps it from learning.
     """
     settings = options.load(config)
-    try:
-        loop = options.open_loop(settings)
-    except NotFound:
-        loop = None
-    state = state_of(loop, settings, now_us=clock.now_us())
+    if watch:
+        return _watch(settings, config, as_json=as_json)
+    state = state_of(_loop(settings), settings, now_us=clock.now_us())
     if as_json:
         terminal.show_json(state)
     else:
         terminal.show(_text(state))
     return terminal.Code.OK
+
+
+def _loop(settings: Settings) -> Loop | None:
+    try:
+        return options.open_loop(settings)
+    except NotFound:
+        return None
+
+
+def _watch(settings: Settings, config: Path, *, as_json: bool) -> int:
+    show = _line if as_json else board.screen()
+    with resident.until_stopped(f"headrace status --watch -c {config}") as stop:
+        try:
+            while not stop():
+                show(watched(_loop(settings), settings))
+                until_s = time.monotonic() + REFRESH_S
+                while not stop() and time.monotonic() < until_s:
+                    time.sleep(0.05)
+        finally:
+            show(None)
+    return terminal.Code.OK
+
+
+def _line(state: dict[str, Any] | None) -> None:
+    if state is not None:
+        terminal.show_line(state)
+
+
+def watched(loop: Loop | None, settings: Settings) -> dict[str, Any]:
+    """`state_of` for a screen that stays: what cannot be read is a problem that may pass."""
+    try:
+        return state_of(loop, settings, now_us=clock.now_us())
+    except HeadraceError as problem:
+        return {"loop": settings.loop.name, "problem": problem.to_json()}
 
 
 def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str, Any]:
@@ -58,19 +108,18 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
         for beat in (beats.heartbeats(loop.store) if loop else ())
     ]
     watermark_us = versions.body["watermark_us"] if versions else None
-    return dict(
-        terminal.clean(
-            {
-                "loop": settings.loop.name,
-                "root": settings.loop.root,
-                "shards": _shards(shards),
-                "versions": _versions(versions),
-                "untrained": _untrained(shards, versions),
-                "freshness_s": (now_us - watermark_us) / clock.SECOND_US if watermark_us else None,
-                "processes": running,
-            }
-        )
-    )
+    untrained = _untrained(shards, versions)
+    state = {
+        "loop": settings.loop.name,
+        "root": settings.loop.root,
+        "shards": _shards(shards),
+        "versions": _versions(versions),
+        "untrained": untrained,
+        "waiting_rows": _rows(loop.shard_log(), shards, untrained) if loop and shards else 0,
+        "freshness_s": (now_us - watermark_us) / clock.SECOND_US if watermark_us else None,
+        "processes": running,
+    }
+    return dict(terminal.clean(state | {"reason": reason(state, now_us=now_us, on=settings.train.on)}))
 
 
 def _shards(head: Entry | None) -> dict[str, Any] | None:
@@ -82,6 +131,15 @@ def _shards(head: Entry | None) -> dict[str, Any] | None:
         "watermark_us": body["watermark_us"],
         "committed_at_us": body["committed_at_us"],
         "events": body["counts"],
+        "closed_us": body["closed_us"],
+        "clocks": [
+            {
+                "partition": f"{part['stream']}/{part['partition']}",
+                "watermark_us": part["watermark_us"],
+                "idle": part["idle_since_us"] is not None,
+            }
+            for part in body["ranges"]
+        ],
     }
 
 
@@ -97,6 +155,8 @@ def _versions(head: Entry | None) -> dict[str, Any] | None:
         "watermark_us": body["watermark_us"],
         "created_at_us": body["created_at_us"],
         "evaluation": body["evaluation"],
+        "held": sum(high - low for low, high in body["held_now"]),
+        "reasons": body["gate"].get("reasons", []),
     }
 
 
@@ -106,6 +166,13 @@ def _untrained(shards: Entry | None, versions: Entry | None) -> int:
         return 0
     cursor = versions.body["cursor"] if versions else None
     return shards.seq - (cursor["seq"] if cursor else -1)
+
+
+def _rows(log: Log, head: Entry, untrained: int) -> int:
+    """Rows of the newest `untrained` records, as far as they are looked at: what the trainer could learn now."""
+    seqs = range(head.seq, max(head.seq - min(untrained, LOOKED_AT), -1), -1)
+    entries = (head if seq == head.seq else log.read(seq) for seq in seqs)
+    return sum(shard["rows"] for entry in entries for shard in entry.body["shards"])
 
 
 def _text(state: dict[str, Any]) -> str:
@@ -127,6 +194,8 @@ def _text(state: dict[str, Any]) -> str:
     if state["untrained"]:
         records = "1 shard record" if state["untrained"] == 1 else f"{state['untrained']:,} shard records"
         lines.append(("waiting", f"{records} not trained yet: `headrace train`"))
+    if state["reason"]:
+        lines.append(("why", state["reason"]))
     if state["freshness_s"] is not None:
         lines.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
     for process in state["processes"]:

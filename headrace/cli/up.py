@@ -15,9 +15,8 @@ import typer
 
 from headrace import clock, status
 from headrace.cli import board, options, resident, sources, terminal
-from headrace.cli.status import state_of
+from headrace.cli.status import watched
 from headrace.cli.supervise import Child, stop_all
-from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,11 +109,7 @@ class Stage:
 
     def state(self) -> dict[str, Any]:
         """All that the table and `--json` show."""
-        try:
-            state = state_of(self.loop, self.settings, now_us=clock.now_us())
-        except HeadraceError as problem:
-            state = {"loop": self.settings.loop.name, "problem": problem.to_json()}
-        return state | {"children": self.info()["children"]}
+        return watched(self.loop, self.settings) | {"children": self.info()["children"]}
 
     def info(self) -> dict[str, Any]:
         """Of the heartbeat."""

@@ -1,0 +1,76 @@
+"""Why a loop learns nothing at the moment, in one line. Pure: a function of what `headrace.cli.status.state_of` says.
+
+The first that holds, from the sources on; "" where nothing is in the way:
+
+1. a stage does not run, or says a problem of its own
+2. rows wait: the trainer loads, or its newest decision was to hold them, or windows are not closed yet
+3. no rows wait: one partition holds the watermark back, or nothing new came
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+QUIET_S: Final = 10.0  # without a new shard record, or without a row, before it is worth a word
+
+RUN: Final = {"pipeline": "headrace pipeline run", "trainer": "headrace train --watch"}
+
+
+def reason(state: Mapping[str, Any], *, now_us: int, on: str = "pane") -> str:
+    """on: `[train] on` of the settings."""
+    shards = state["shards"]
+    if shards is None or not state["waiting_rows"]:
+        return _missing(state, "pipeline") or (_quiet(shards, now_us) if shards else "no event was read yet")
+    return _missing(state, "trainer") or _held(state) or _windows(state, on)
+
+
+def _missing(state: Mapping[str, Any], role: str) -> str:
+    """What keeps a stage from its work."""
+    living = [process for process in state["processes"] if process["role"] == role and process["living"]]
+    if not living:
+        waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
+        return f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
+    problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
+    return f"{role}: {problem}" if problem else ""
+
+
+def _held(state: Mapping[str, Any]) -> str:
+    versions = state["versions"]
+    if versions is None or versions["kind"] != "hold":
+        return ""
+    why = "; ".join(versions["reasons"]) or "see `headrace versions show`"
+    return f"version {versions['head']} held what it was to learn: {why}"
+
+
+def _windows(state: Mapping[str, Any], on: str) -> str:
+    if on != "window":
+        return ""
+    return f"windows are learned once closed; closed up to {clock.iso(state['shards']['closed_us'])}"
+
+
+def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
+    """The pipeline lives and no row waits: what it waits for."""
+    since_us = shards["committed_at_us"]
+    if now_us - since_us >= QUIET_S * clock.SECOND_US:
+        return f"shard log has nothing new since {clock.iso(since_us)}"
+    behind = held_by(shards["clocks"])
+    if behind is None:
+        return ""
+    since = f"since {clock.iso(behind[1])}" if behind[1] else "which has had no event yet"
+    return f"watermark held by {behind[0]} {since}"
+
+
+def held_by(clocks: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
+    """(partition, its watermark in us) of the one that holds the others back by `QUIET_S` or more; None = none does.
+
+    clocks: [{"partition", "watermark_us", "idle"}]; an idle partition holds nobody back.
+    """
+    awake = sorted((one["watermark_us"], one["partition"]) for one in clocks if not one["idle"])
+    if len(awake) < 2 or awake[-1][0] - awake[0][0] < QUIET_S * clock.SECOND_US:
+        return None
+    return awake[0][1], awake[0][0]

@@ -1,0 +1,90 @@
+"""Why nothing trains: each answer, and that a loop which learns is given none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace import clock
+from headrace.cli.reason import held_by, reason
+
+S = clock.SECOND_US
+NOW = 1_790_000_000 * S
+
+
+def process(role: str, **info: Any) -> dict[str, Any]:
+    return {"role": role, "living": True, "info": info}
+
+
+def state(**changed: Any) -> dict[str, Any]:
+    learning = {
+        "shards": {"committed_at_us": NOW - S, "closed_us": NOW - 60 * S, "clocks": clocks(5, 6)},
+        "versions": {"head": 7, "kind": "delta", "reasons": []},
+        "waiting_rows": 0,
+        "processes": [process("pipeline"), process("trainer"), process("server")],
+    }
+    return learning | changed
+
+
+def clocks(impression_s: float, click_s: float, *, idle: bool = False) -> list[dict[str, Any]]:
+    """Watermarks so many seconds ago; idle: of the clicks."""
+    return [
+        {"partition": "impression/0", "watermark_us": int(NOW - impression_s * S), "idle": False},
+        {"partition": "click/3", "watermark_us": int(NOW - click_s * S), "idle": idle},
+    ]
+
+
+def shards(**changed: Any) -> dict[str, Any]:
+    return state()["shards"] | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ""),
+        ({"waiting_rows": 5}, ""),
+        ({"shards": None}, "no event was read yet"),
+        ({"shards": None, "processes": []}, "no pipeline runs: `headrace up`, or `headrace pipeline run`"),
+        ({"processes": [process("trainer")]}, "no pipeline runs: `headrace up`, or `headrace pipeline run`"),
+        ({"processes": [process("pipeline", problem="the disk is full")]}, "pipeline: the disk is full"),
+        (
+            {"waiting_rows": 1_234, "processes": [process("pipeline")]},
+            "1,234 rows wait, and no trainer runs: `headrace up`, or `headrace train --watch`",
+        ),
+        ({"waiting_rows": 5, "processes": [process("trainer", problem="no room")]}, "trainer: no room"),
+        (
+            {"waiting_rows": 5, "versions": {"head": 8, "kind": "hold", "reasons": ["G1: 3e-4 apart"]}},
+            "version 8 held what it was to learn: G1: 3e-4 apart",
+        ),
+        ({"shards": shards(committed_at_us=NOW - 11 * S)}, "shard log has nothing new since 2026-09-21T14:13:09Z"),
+        ({"shards": shards(clocks=clocks(5, 95))}, "watermark held by click/3 since 2026-09-21T14:11:45Z"),
+        ({"shards": shards(clocks=clocks(5, NOW / S))}, "watermark held by click/3 which has had no event yet"),
+    ],
+)  # fmt: skip
+def test_each_answer(changed: dict[str, Any], expected: str) -> None:
+    assert reason(state(**changed), now_us=NOW) == expected
+
+
+def test_a_dead_process_is_none() -> None:
+    dead = [one | {"living": False} for one in state()["processes"]]
+    assert reason(state(processes=dead), now_us=NOW).startswith("no pipeline runs")
+
+
+def test_windows_are_waited_for_only_where_they_are_learned() -> None:
+    assert reason(state(waiting_rows=5), now_us=NOW, on="window").startswith("windows are learned once closed")
+    assert reason(state(waiting_rows=5), now_us=NOW, on="pane") == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (clocks(5, 14), None),
+        (clocks(5, 15), ("click/3", NOW - 15 * S)),
+        (clocks(5, 95, idle=True), None),
+        (clocks(5, 95)[:1], None),
+        ([], None),
+    ],
+)
+def test_who_holds_the_watermark(given: list[dict[str, Any]], expected: tuple[str, int] | None) -> None:
+    assert held_by(given) == expected
