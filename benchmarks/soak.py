@@ -2,6 +2,7 @@
 
 pipeline  200 kills at every failpoint of its commit order and at random: rows equal one batch, sums hold
 trainer   100 kills: final parameters bit-equal to a trainer that never died, versions gapless
+up        100 kills of all processes of `headrace up`: rows equal one batch, versions gapless, digest verified
 damage    1,000 flips and cuts of committed files: all noticed
 """
 
@@ -34,12 +35,15 @@ def main() -> int:
     start = machine()
     pipeline = drive("kill_pipeline", "--kills", "200", "--seed", "7")
     trainer = drive("kill_trainer", "--kills", "100", "--seed", "7")
+    up = drive("kill_up", "--kills", "100", "--seed", "7")
     damage = drive("damage", "--damages", "1000", "--seed", "7")
     figures = [
         _figure("pipeline kills, rows equal one batch, sums hold", pipeline["kills"], "kills", ">= 200, equal",
                 pipeline["equal"] and pipeline["sums"] and pipeline["kills"] >= 200),
         _figure("trainer kills, bit-equal, gapless, each shard once", trainer["kills"], "kills", ">= 50, equal",
                 trainer["equal"] and trainer["gapless"] and trainer["once"]),
+        _figure("kills of all of headrace up, rows equal one batch, gapless, digest", up["kills"], "kills", ">= 100, equal",
+                all(up[name] for name in ("equal", "sums", "gapless", "digest")) and up["kills"] >= 100),
         _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
     ]  # fmt: skip
     kept = {

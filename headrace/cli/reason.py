@@ -32,11 +32,19 @@ def reason(state: Mapping[str, Any], *, now_us: int, on: str = "pane") -> str:
 def _missing(state: Mapping[str, Any], role: str) -> str:
     """What keeps a stage from its work."""
     living = [process for process in state["processes"] if process["role"] == role and process["living"]]
+    if not living and _starting(state, role):
+        return f"the {role} loads its libraries (10 to 30 s)"
     if not living:
         waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
         return f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
     problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
     return f"{role}: {problem}" if problem else ""
+
+
+def _starting(state: Mapping[str, Any], role: str) -> bool:
+    """Whether a living `headrace up` has started it."""
+    ups = (process for process in state["processes"] if process["role"] == "up" and process["living"])
+    return any(up["info"].get("children", {}).get(role, {}).get("state") == "running" for up in ups)
 
 
 def _held(state: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 SOUND_S: Final = 60.0  # a child that lived this long has earned a short pause
-GRACE_S: Final = 8.0
+GRACE_S: Final = 4.0  # with the kill after it, all end within 5 s; what is cut off never happened
 LOG_BYTES: Final = 8 << 20
 TAIL_BYTES: Final = 4_096
 USAGE: Final = 2

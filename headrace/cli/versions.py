@@ -1,4 +1,4 @@
-"""`headrace versions list` and `show`."""
+"""`headrace versions list`, `show` and `diff`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from headrace.cli import options, terminal
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrace.version import VersionRecord
 
 NAME = "versions"
@@ -58,6 +60,27 @@ def show_version(
     return terminal.Code.OK
 
 
+@group.command("diff", epilog=terminal.examples("headrace versions diff 16 17", "headrace versions diff 3 17 --json"))
+def diff_versions(
+    one: Annotated[int, typer.Argument(help="A version.", metavar="A")],
+    other: Annotated[int, typer.Argument(help="Another one.", metavar="B")],
+    *,
+    most: Annotated[int, typer.Option("--most", min=0, help="So many rows that moved farthest, per table.")] = 5,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """What changed from version A to version B: rows, tower, and what was measured."""
+    loop = options.open_loop(options.load(config))
+    from headrace.cli.versions_diff import diff
+
+    found = terminal.clean(diff(loop, one, other, most=most))
+    if as_json:
+        terminal.show_json(found)
+    else:
+        terminal.show(_difference(found))
+    return terminal.Code.OK
+
+
 _HEAD = ("version", "kind", "made", "events up to", "rows", "trained on", "log-loss", "AUC")
 
 
@@ -94,12 +117,38 @@ def _row(record: VersionRecord) -> tuple[object, ...]:
     shards = ", ".join(f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in record.trained) or "-"
     until = clock.iso(record.watermark_us) if record.watermark_us else "-"
     made = clock.iso(record.created_at_us)
-    measured = [_number(record.evaluation, name) for name in ("log_loss", "auc")]
+    measured = [_side(record.evaluation, "live", name) for name in ("log_loss", "auc")]
     return (record.version, record.kind, made, until, record.digest.get("rows", 0), shards, *measured)
 
 
-def _number(evaluation: Any, name: str) -> str:
-    value = evaluation.get("live", {}).get(name)
+def _difference(found: dict[str, Any]) -> str:
+    one, other = found["versions"]
+    rows = [
+        (table["name"], *(table[name] for name in ("added", "removed", "changed", "same")), f"{table['norm']:.4g}")
+        for table in found["tables"]
+    ]
+    farthest = [(table["name"], id_, f"{moved:.4g}") for table in found["tables"] for id_, moved in table["most"]]
+    norms = [f"{norm:.4g}" if norm is not None else "-" for norm in found["tower"]["norm"]]
+    measured = [
+        (name, *(_side(evaluation, who, name) for evaluation in found["evaluation"] for who in ("live", "frozen")))
+        for name in ("log_loss", "auc", "calibration")
+    ]
+    tower = f"the same{', norm ' + norms[1] if norms[1] != '-' else ''}"
+    if found["tower"]["changed"]:
+        tower = f"changed, norm {norms[0]} -> {norms[1]}"
+    numbers = "changed" if found["numbers_changed"] else "the same"
+    offset = "{:.4f} -> {:.4f}".format(*found["offset"])
+    parts = [
+        terminal.table(rows, ("table", "added", "removed", "changed", "same", "moved by")) if rows else "no rows",
+        terminal.table(farthest, ("table", "id", "moved by")),
+        f"tower: {tower}\nnumber statistics: {numbers}\noffset: {offset}",
+        terminal.table(measured, ("measured", f"{one} live", f"{one} frozen", f"{other} live", f"{other} frozen")),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _side(evaluation: Mapping[str, Any], who: str, name: str) -> str:
+    value = evaluation.get(who, {}).get(name)
     return f"{value:.4f}" if isinstance(value, int | float) else "-"
 
 

@@ -36,7 +36,7 @@ def clocks(impression_s: float, click_s: float, *, idle: bool = False) -> list[d
 
 
 def shards(**changed: Any) -> dict[str, Any]:
-    return state()["shards"] | changed
+    return {**state()["shards"], **changed}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,13 @@ def test_each_answer(changed: dict[str, Any], expected: str) -> None:
 def test_a_dead_process_is_none() -> None:
     dead = [one | {"living": False} for one in state()["processes"]]
     assert reason(state(processes=dead), now_us=NOW).startswith("no pipeline runs")
+
+
+def test_a_process_that_loads_is_not_missing() -> None:
+    up = process("up", children={"trainer": {"state": "running"}})
+    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW) == "the trainer loads its libraries (10 to 30 s)"
+    up["info"]["children"]["trainer"]["state"] = "pausing"
+    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW).startswith("5 rows wait, and no trainer runs")
 
 
 def test_windows_are_waited_for_only_where_they_are_learned() -> None:

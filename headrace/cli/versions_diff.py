@@ -1,0 +1,102 @@
+"""`headrace versions diff`: what lies between the published tables of two versions.
+
+A row has moved by |b - a|_2, both decoded (`headrace.delta.decode_rows`). Ids are hashes: they name a row, not a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.delta import decode_rows, load_delta
+from headrace.errors import NotFound
+from headrace.published import PublishedTable
+from headrace.version import VersionRecord, path_to
+
+if TYPE_CHECKING:
+    from headrace.delta import Change, Floats, Ids
+    from headrace.loop import Loop
+
+
+@dataclass(frozen=True)
+class TableDiff:
+    """One table. changed: rows of both versions whose bytes differ; most: (id, distance moved), farthest first."""
+
+    name: str
+    added: int
+    removed: int
+    changed: int
+    same: int
+    norm: float  # of all distances moved together
+    most: tuple[tuple[int, float], ...]
+
+
+def diff(loop: Loop, one: int, other: int, *, most: int) -> dict[str, Any]:
+    """What `--json` prints. NotFound if a version does not exist or cannot be built any more."""
+    log = loop.version_log()
+    head = log.head()
+
+    def read(version: int) -> VersionRecord:
+        try:
+            return VersionRecord.from_entry(log.read(version))
+        except NotFound as gone:
+            hint = "choose one of `headrace versions list`"
+            raise NotFound(f"there is no version {version}", hint=hint, version=version) from gone
+
+    records = [read(one), read(other)]
+    known = [VersionRecord.from_entry(head).snapshot] if head is not None else []
+    tables = []
+    for record in records:
+        path = path_to(record.version, read, known)
+        table = PublishedTable()
+        for file in [path.snapshot, *(step.delta for step in path.deltas)]:
+            if file is not None:
+                table.apply(load_delta(loop.store, file.path, file.sha256))
+        tables.append(table)
+    return {
+        "versions": [one, other],
+        "tables": [vars(found) for found in tables_diff(*tables, most=most)],
+        "tower": {
+            "changed": records[0].digest.get("tower") != records[1].digest.get("tower"),
+            "norm": [record.gate.get("norm") for record in records],
+        },
+        "numbers_changed": tables[0].numbers != tables[1].numbers,
+        "offset": [record.offset for record in records],
+        "evaluation": [dict(record.evaluation) for record in records],
+    }
+
+
+def tables_diff(before: PublishedTable, after: PublishedTable, *, most: int) -> list[TableDiff]:
+    """Table by table, in the order of `after`; a table that only one of them has is all removed or all added."""
+    ours = {change.spec.name: change for change in before.snapshot(0).changes}
+    theirs = {change.spec.name: change for change in after.snapshot(0).changes}
+    return [_table_diff(name, ours.get(name), theirs.get(name), most) for name in {**theirs, **ours}]
+
+
+def _table_diff(name: str, before: Change | None, after: Change | None, most: int) -> TableDiff:
+    if before is None or after is None or before.spec != after.spec:
+        return TableDiff(name, len(after.ids) if after else 0, len(before.ids) if before else 0, 0, 0, 0.0, ())
+    ids, at, to = np.intersect1d(before.ids, after.ids, assume_unique=True, return_indices=True)
+    differ = (before.rows[at] != after.rows[to]).any(axis=1) | (before.scale[at] != after.scale[to])
+    moved = _decoded(after, to[differ]) - _decoded(before, at[differ])
+    distance = np.sqrt((moved.astype(np.float64) ** 2).sum(axis=1))
+    return TableDiff(
+        name=name,
+        added=len(after.ids) - len(ids),
+        removed=len(before.ids) - len(ids),
+        changed=int(differ.sum()),
+        same=int(len(ids) - differ.sum()),
+        norm=float(np.sqrt((distance**2).sum())),
+        most=_farthest(ids[differ], distance, most),
+    )
+
+
+def _farthest(ids: Ids, distance: np.ndarray, most: int) -> tuple[tuple[int, float], ...]:
+    order = np.argsort(-distance, kind="stable")[:most]
+    return tuple((int(ids[at]), float(distance[at])) for at in order)
+
+
+def _decoded(change: Change, at: np.ndarray) -> Floats:
+    return decode_rows(change.scale[at], change.rows[at], change.spec)
