@@ -42,7 +42,7 @@ def main() -> int:
                 pipeline["equal"] and pipeline["sums"] and pipeline["kills"] >= 200),
         _figure("trainer kills, bit-equal, gapless, each shard once", trainer["kills"], "kills", ">= 50, equal",
                 trainer["equal"] and trainer["gapless"] and trainer["once"]),
-        _figure("kills of all of headrace up, rows equal one batch, gapless, digest", up["kills"], "kills", ">= 100, equal",
+        _figure("kills of all of headrace up, rows equal, gapless, digest", up["kills"], "kills", ">= 100, equal",
                 all(up[name] for name in ("equal", "sums", "gapless", "digest")) and up["kills"] >= 100),
         _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
     ]  # fmt: skip
