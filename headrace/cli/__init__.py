@@ -16,6 +16,9 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the `headrace` script."""
     os.environ["TYPER_USE_RICH"] = "0"  # rich help costs 0.3 s on every start
+    from headrace.cli.supervise import end_with_parent
+
+    end_with_parent()
     from headrace.cli.app import run
 
     raise SystemExit(run(sys.argv[1:]))

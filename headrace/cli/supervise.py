@@ -7,7 +7,8 @@
     ended      stopped on purpose
 
 A pause doubles from 1 to 60 s with every death and begins anew after a child has lived for a minute. A child ends
-with its supervisor: it looks whether its parent is still the process that started it (`resident.until_stopped`).
+with its supervisor: it looks whether its parent is still the process that started it (`resident.until_stopped`), and on
+Linux the kernel sends it SIGTERM (`end_with_parent`), which also ends one that loads its libraries.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ GRACE_S: Final = 4.0  # with the kill after it, all end within 5 s; what is cut 
 LOG_BYTES: Final = 8 << 20
 TAIL_BYTES: Final = 4_096
 USAGE: Final = 2
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 PARENT = "HEADRACE_PARENT"
 LOGS = "HEADRACE_LOGS"
@@ -149,3 +152,14 @@ def orphaned() -> bool:
     """Whether this process was started by a supervisor that is gone."""
     parent = os.environ.get(PARENT)
     return parent is not None and os.getppid() != int(parent)
+
+
+def end_with_parent() -> None:
+    """Linux: has the kernel send SIGTERM to this process once the supervisor that started it is gone; see prctl(2)."""
+    if PARENT not in os.environ or sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if orphaned():  # it went before the kernel was told
+        raise SystemExit(1)

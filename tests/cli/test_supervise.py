@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,32 @@ time.sleep(60)
     parent.wait()
     parent.stdout.close()
     until(lambda: not _runs(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2)")
+@pytest.mark.parametrize("told", [True, False], ids=["told", "twin"])
+def test_the_kernel_ends_a_child_that_is_too_busy_to_look(told) -> None:
+    busy = f"""
+import os, time
+from headrace.cli.supervise import PARENT, end_with_parent
+if {told}:
+    os.environ[PARENT] = str(os.getppid())
+end_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+    script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {busy!r}]); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    if told:
+        until(lambda: not _runs(pid))
+    else:
+        assert _runs(pid)
+        os.kill(pid, signal.SIGKILL)
+    parent.stdout.close()
 
 
 def _runs(pid: int) -> bool:
