@@ -1,6 +1,6 @@
 """Predict beside the obvious build: a grpcio server that calls a TensorFlow function.
 
-    python benchmarks/bench_predict.py            needs h2load (Debian package nghttp2-client) and, for the other, TensorFlow
+    python benchmarks/bench_predict.py            needs h2load (Debian package nghttp2-client)
 
 1 M ids; 20 features, 10 of them shared by the 50 candidates of a call; a linear row and one of width 16 for each id; a
 tower of 320-64-32-1. Both servers answer the same messages of `headrace.v1` (ids hashed by the client), with the same
@@ -166,7 +166,9 @@ class Running:
         log = Path(f"{body}.log")
         log.unlink(missing_ok=True)
         cpu_s = self.cpu_s()
-        out = subprocess.run([*command, f"http://{self.address}{PATH}"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [*command, f"http://{self.address}{PATH}"], capture_output=True, text=True, check=True
+        ).stdout
         cpu_s = self.cpu_s() - cpu_s
         data = int(re.search(r"\((\d+)\) data", out).group(1))
         if data != calls * self.answer_bytes:
@@ -177,7 +179,11 @@ class Running:
 
 
 def started(command: list[str], *, threads: str) -> Running:
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NUM_THREADS": threads}
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "OPENBLAS_NUM_THREADS": threads,
+    }
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )
@@ -207,15 +213,21 @@ def report(full: dict[str, list[Load]], single: dict[str, list[Load]]) -> None:
         pairs = zip(full["headrace"], full[other], strict=True)
         return statistics.median(getattr(ours, value) / getattr(theirs, value) for ours, theirs in pairs)
 
-    for name in full:
+    for name, loads in full.items():
         for value, unit in (("qps", "/s"), ("cpu_us", "us"), ("p99_us", "us")):
-            found = statistics.median(getattr(load, value) for load in full[name])
+            found = statistics.median(getattr(load, value) for load in loads)
             figure(f"Predict, 50 candidates, 32 calls at a time, {name}: {value}", found, unit, "", holds=True)
         for value in ("p50_us", "p99_us"):
             found = statistics.median(getattr(load, value) for load in single[name])
             figure(f"Predict, 50 candidates, one call at a time, {name}: {value}", found, "us", "", holds=True)
     qps, cpu = ratio("tensorflow", "qps"), ratio("tensorflow", "cpu_us")
-    figure("Predict, 50 candidates, 1 M rows: QPS beside grpcio + TensorFlow function", qps, "x", ">= 2.5", holds=qps >= 2.5)
+    figure(
+        "Predict, 50 candidates, 1 M rows: QPS beside grpcio + TensorFlow function",
+        qps,
+        "x",
+        ">= 2.5",
+        holds=qps >= 2.5,
+    )
     figure("Predict: server CPU per call beside it", cpu, "x", "<= 0.4", holds=cpu <= 0.4)
     bare = ratio("tensorflow, no look-up", "qps")
     figure("Predict: QPS beside one whose ids are row numbers", bare, "x", "", holds=True)
