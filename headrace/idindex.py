@@ -25,6 +25,9 @@ _EMPTY = -1
 _ABSENT = np.int32(-1)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 _LEAST_SLOTS = 64
+_STEP = np.arange(1, 2)
+_STEPS = np.arange(1, 9)
+_FEW = 4096
 
 
 class IdIndex:
@@ -50,15 +53,19 @@ class IdIndex:
     def find(self, ids: Ids) -> Rows:
         """Row numbers int32 [n] of `ids` int64 [n]; -1 where there is none."""
         slots = self._home(ids)
-        found = self._rows.take(slots)
         keys = self._keys.take(slots)
-        open_ = np.flatnonzero((keys != ids) & (keys != _EMPTY))
-        while len(open_):
-            at = (slots[open_] + 1) & self._mask
-            slots[open_] = at
+        found = self._rows.take(slots)
+        open_ = ((keys != ids) & (keys != _EMPTY)).nonzero()[0]
+        while len(open_):  # few go on, some of them far: several slots at a time
+            steps = _STEPS if len(open_) <= _FEW else _STEP
+            at = (slots[open_, None] + steps) & self._mask
             keys = self._keys.take(at)
-            found[open_] = self._rows.take(at)
-            open_ = open_[(keys != ids[open_]) & (keys != _EMPTY)]
+            ends = (keys == ids[open_, None]) | (keys == _EMPTY)
+            first = ends.argmax(axis=1)
+            line = np.arange(len(open_))
+            found[open_] = self._rows.take(at[line, first])
+            slots[open_] = at[:, -1]
+            open_ = open_[~ends[line, first]]
         return found
 
     def updated(self, ids: Ids, rows: Rows, gone: Ids | None = None) -> Self:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from headrace.delta import Numbers, TableSpec
 from headrace.idindex import IdIndex
 from headrace.ids import unknown_id
+from headrace.tower import filled_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,8 @@ Rows = npt.NDArray[np.int32]
 ZERO_ROW: Final = 0
 _CLIP: Final = 5.0
 _NO_NUMBERS: Final = Numbers()
+_NO_IDS: Final = np.empty(0, np.int64)
+_MOST_LAYOUTS: Final = 256
 _LOGIT_BOUND: Final = 87.0  # exp(87) is still finite in float32
 
 
@@ -117,8 +120,8 @@ class Scorer:
         number_names: Sequence[str] = (),
     ) -> None:
         self.tower = tower
-        self._linear = [_Fields(table) for table in tables if table.spec.width == 1]
-        self._embedding = next((_Fields(table) for table in tables if table.spec.width > 1), None)
+        features = dict.fromkeys(table.spec.features for table in tables)
+        self._groups = [_Group([table for table in tables if table.spec.features == names]) for names in features]
         self._offset = np.float32(offset)
         self._prior = np.float32(np.log(prior) - np.log1p(-prior))
         self._learned = tower is not None or any(len(table.index) for table in tables)
@@ -137,20 +140,24 @@ class Scorer:
         if not self._learned:
             return np.full(inputs.n, self._prior)
         total = np.full(inputs.n, self._offset)
-        for table in self._linear:
-            total += table.sums(inputs)
+        embedding: Callable[[int, int, Floats], None] | None = None
+        for group in self._groups:
+            for fields in group.fields(inputs):
+                if fields.width == 1:
+                    total += fields.sums()
+                else:
+                    embedding = fields.gather
         if self.tower is not None:
-            total += self.tower.run(inputs.n, self._filler(inputs))
+            total += self.tower.run(inputs.n, self._filler(inputs, embedding))
         return total
 
-    def _filler(self, inputs: Inputs) -> Fill:
-        gather = self._embedding.gatherer(inputs) if self._embedding else None
-        standardised = self._standardised(inputs)
+    def _filler(self, inputs: Inputs, gather: Callable[[int, int, Floats], None] | None) -> Fill:
+        standardised = self._standardised(inputs) if self._names else None
 
         def fill(start: int, end: int, embeddings: Floats | None, numbers: Floats | None) -> None:
             if embeddings is not None and gather is not None:
                 gather(start, end, embeddings)
-            if numbers is not None:
+            if numbers is not None and standardised is not None:
                 numbers[: end - start] = standardised[start:end]
 
         return fill
@@ -169,65 +176,106 @@ class Scorer:
         return both
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where the ids of n candidates stand, for one way of sharing features.
+
+    `owner` int64 [m]: the feature of each id; `lines` int64 [b, F]: the id of each field, m where a field has none. b
+    is n filled up as the tower does.
+    """
+
+    owner: Ids
+    lines: Ids
+
+    @classmethod
+    def of(cls, n: int, places: Sequence[int], lengths: Sequence[int], fields: int) -> _Layout:
+        """For features at `places` of `fields`, with `lengths` ids each, 1 or n."""
+        owner = np.repeat(np.array(places, np.int64), lengths)
+        lines = np.full((filled_up(n), fields), len(owner), np.int64)
+        start = 0
+        for place, length in zip(places, lengths, strict=True):
+            lines[:n, place] = start + np.arange(n) if length == n else start
+            start += length
+        return cls(owner, lines)
+
+
+class _Group:
+    """Tables that have the same features, ready to be looked up: their ids are put together once."""
+
+    def __init__(self, tables: Sequence[TableView]) -> None:
+        self.features = tables[0].spec.features
+        self._tables = [(table, self._unknown(table)) for table in tables]
+        self._layouts: dict[tuple[int, ...], _Layout] = {}
+
+    def fields(self, inputs: Inputs) -> list[_Fields]:
+        """What the tables hold for the candidates: shared features are looked up once."""
+        places = [place for place, name in enumerate(self.features) if name in inputs.ids]
+        columns = [inputs.ids[self.features[place]] for place in places]
+        ids = np.concatenate(columns) if columns else _NO_IDS
+        layout = self._layout(inputs.n, places, [len(column) for column in columns])
+        return [self._fields(table, unknown, ids, layout, inputs) for table, unknown in self._tables]
+
+    def _fields(self, table: TableView, unknown: Rows, ids: Ids, layout: _Layout, inputs: Inputs) -> _Fields:
+        rows = np.full(len(ids) + 1, ZERO_ROW, np.int32)
+        rows[:-1] = table.index.find(ids)
+        missing = (rows < 0).nonzero()[0]
+        rows[missing] = unknown[layout.owner[missing]]
+        pooled = {
+            place: _pooled(table, inputs.lists[name], unknown[place])
+            for place, name in enumerate(self.features)
+            if name in inputs.lists
+        }
+        return _Fields(inputs.n, table.values, rows.take(layout.lines), pooled)
+
+    def _layout(self, n: int, places: Sequence[int], lengths: Sequence[int]) -> _Layout:
+        key = (n, *places, *lengths)
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts = {}
+            layout = self._layouts[key] = _Layout.of(n, places, lengths, len(self.features))
+        return layout
+
+    def _unknown(self, table: TableView) -> Rows:
+        found = table.index.find(np.array([unknown_id(name) for name in self.features], np.int64))
+        return np.maximum(found, ZERO_ROW).astype(np.int32)
+
+
+@dataclass(frozen=True)
 class _Fields:
-    """The features of one table, ready to be looked up."""
+    """The fields of n candidates in one table: `rows` int32 [b, F] are lines of `values`; means of lists by place."""
 
-    def __init__(self, table: TableView) -> None:
-        self._table = table
-        self._features = table.spec.features
-        unknown = table.index.find(np.array([unknown_id(name) for name in self._features], np.int64))
-        self._unknown = np.maximum(unknown, ZERO_ROW).astype(np.int32)  # int32 [F]
+    n: int
+    values: Floats
+    rows: Rows
+    pooled: Mapping[int, Floats]
 
-    def sums(self, inputs: Inputs) -> Floats:
+    @property
+    def width(self) -> int:
+        return int(self.values.shape[1])
+
+    def sums(self) -> Floats:
         """Sum of the fields of a table of width 1: float32 [n]."""
-        values = self._table.values[:, 0]
-        single = [j for j, name in enumerate(self._features) if name in inputs.ids]
-        total: Floats = values.take(self._rows(inputs, single), mode="clip").sum(axis=1)
-        for j, name in enumerate(self._features):
-            if name in inputs.lists:
-                total += self._pooled(inputs.lists[name], j)[:, 0]
+        total: Floats = self.values[:, 0].take(self.rows[: self.n], mode="clip").sum(axis=1)
+        for means in self.pooled.values():
+            total += means[:, 0]
         return total
 
-    def gatherer(self, inputs: Inputs) -> Callable[[int, int, Floats], None]:
-        """A function (start, end, out) that writes the fields of candidates [start, end) to `out` [b, F, width]."""
-        single = [j for j, name in enumerate(self._features) if name in inputs.ids]
-        rows = np.full((inputs.n, len(self._features)), ZERO_ROW, np.int32)
-        rows[:, single] = self._rows(inputs, single)
-        pooled = {j: self._pooled(inputs.lists[name], j) for j, name in enumerate(self._features) if j not in single}
-        values = self._table.values
+    def gather(self, start: int, end: int, out: Floats) -> None:
+        """Writes the fields of candidates [start, end) to the first lines of `out` [b, F, width]."""
+        self.values.take(self.rows[start : start + len(out)], axis=0, out=out, mode="clip")
+        for place, means in self.pooled.items():
+            out[: end - start, place] = means[start:end] if len(means) > 1 else means
 
-        def gather(start: int, end: int, out: Floats) -> None:
-            chunk = rows[start:end]
-            if end - start < len(out):
-                chunk = np.concatenate([chunk, np.full((len(out) - len(chunk), chunk.shape[1]), ZERO_ROW, np.int32)])
-            values.take(chunk, axis=0, out=out, mode="clip")
-            for j, means in pooled.items():
-                out[: end - start, j] = means[start:end] if len(means) > 1 else means
 
-        return gather
-
-    def _rows(self, inputs: Inputs, features: Sequence[int]) -> Rows:
-        """Line numbers int32 [n, len(features)]: one look-up for all, shared features once."""
-        matrix = np.empty((inputs.n, len(features)), np.int32)
-        if not features:
-            return matrix
-        columns = [inputs.ids[self._features[j]] for j in features]
-        found = self._table.index.find(np.concatenate(columns))
-        start = 0
-        for at, (j, column) in enumerate(zip(features, columns, strict=True)):
-            part = found[start : start + len(column)]
-            matrix[:, at] = np.where(part < 0, self._unknown[j], part)
-            start += len(column)
-        return matrix
-
-    def _pooled(self, lists: Ragged, feature: int) -> Floats:
-        """Mean of the rows of each line's ids: float32 [lines, width]."""
-        found = self._table.index.find(lists.values)
-        rows = self._table.values.take(np.where(found < 0, self._unknown[feature], found), axis=0, mode="clip")
-        lengths = np.diff(lists.offsets)
-        means = np.zeros((lists.lines, self._table.spec.width), np.float32)
-        filled = lengths > 0
-        if filled.any():
-            means[filled] = np.add.reduceat(rows, lists.offsets[:-1][filled], axis=0)
-            means[filled] /= lengths[filled, None].astype(np.float32)
-        return means
+def _pooled(table: TableView, lists: Ragged, unknown: int) -> Floats:
+    """Mean of the rows of each line's ids: float32 [lines, width]."""
+    found = table.index.find(lists.values)
+    rows = table.values.take(np.where(found < 0, unknown, found), axis=0, mode="clip")
+    lengths = np.diff(lists.offsets)
+    means = np.zeros((lists.lines, table.spec.width), np.float32)
+    filled = lengths > 0
+    if filled.any():
+        means[filled] = np.add.reduceat(rows, lists.offsets[:-1][filled], axis=0)
+        means[filled] /= lengths[filled, None].astype(np.float32)
+    return means

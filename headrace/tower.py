@@ -100,6 +100,16 @@ def bucket_of(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def filled_up(n: int) -> int:
+    """How many lines n candidates are run in, all batches together.
+
+    >>> filled_up(50), filled_up(1024), filled_up(1030)
+    (64, 1024, 1032)
+    """
+    rest = n % LARGEST_BATCH
+    return n - rest + (bucket_of(rest) if rest else 0)
+
+
 class _Interpreter:
     """One LiteRT interpreter, allocated for `size` candidates. Views of its inputs must be gone before `invoke`."""
 
