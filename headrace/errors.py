@@ -35,6 +35,7 @@
         ├── InvalidRequest       serving.invalid_request                                             exit 2
         ├── NotReady             serving.not_ready   no loop, or another schema
         ├── Overloaded           serving.overloaded
+        ├── TooLate              serving.too_late    the deadline had passed before an answer was worked on
         ├── Draining             serving.draining
         ├── Unreachable          serving.unreachable nothing answers at the address
         └── PortInUse            serving.port_in_use
@@ -215,6 +216,10 @@ class NotReady(ServingError):
 
 class Overloaded(ServingError):
     code = "serving.overloaded"
+
+
+class TooLate(ServingError):
+    code = "serving.too_late"
 
 
 class Draining(ServingError):

@@ -30,6 +30,7 @@ from headrace.errors import (
     NotReady,
     Overloaded,
     ServingError,
+    TooLate,
     UnknownModel,
     Unreachable,
 )
@@ -57,6 +58,7 @@ _ERRORS: Final[dict[grpc.StatusCode, type[HeadraceError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.FAILED_PRECONDITION: NotReady,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TooLate,
     grpc.StatusCode.UNAVAILABLE: Draining,
     grpc.StatusCode.UNIMPLEMENTED: NotImplementedYet,
 }
@@ -113,7 +115,7 @@ class Client:
         self._stub: Any = headrace_pb2_grpc.HeadraceServiceStub(self._channel)
 
     def predict(self, features: Mapping[str, Any], *, schema: str = "", deadline_s: float | None = None) -> Prediction:
-        """Scores of the candidates. InvalidRequest, NotReady, Overloaded, Draining, Unreachable."""
+        """Scores of the candidates. InvalidRequest, NotReady, Overloaded, TooLate, Draining, Unreachable."""
         values = {name: values_of(name, value) for name, value in features.items()}
         request = wire.PredictRequest(features=values, schema_fingerprint=schema)
         answer = self._call(self._stub.Predict, request, deadline_s)

@@ -9,7 +9,7 @@ are as long as the widest of them, or come as ids. Missing values are positions 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,33 +19,40 @@ from headrace.errors import EventError, InvalidRequest, NotReady, SettingsError
 from headrace.features import nearest
 from headrace.ids import cross_of, null_id
 from headrace.scoring import Floats, Ids, Inputs, Ragged
+from paramserver.packed import content_of, typed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.features import Feature
     from headrace.schema import Schema
+    from paramserver.packed import Request
     from protos import headrace_pb2 as wire
 
 _MOST_IDS: Final = 2**63
 _ARROW: Final = {"strings": pa.string(), "ints": pa.int64(), "floats": pa.float64(), "bools": pa.bool_()}
 
 
-def inputs_of(request: wire.PredictRequest, schema: Schema, max_candidates: int) -> Inputs:
+def inputs_of(request: Request, schema: Schema, max_candidates: int) -> Inputs:
     """The candidates of `request`. InvalidRequest, WrongType; NotReady if its ids were hashed for another schema."""
-    _check_names(request, schema)
-    _check_fingerprint(request, schema)
-    ids: dict[str, Ids] = {}
+    given = request.message.features
+    features = [(feature, given.get(feature.name)) for feature in schema.features]
+    named = sum(values is not None for _, values in features)
+    if named < len(given) or named < len(features):
+        _check_names(given, schema)
+    _check_fingerprint(request.message, schema)
+    ids, numbers = _packed(features) if request.packed else ({}, {})
     lists: dict[str, Ragged] = {}
-    numbers: dict[str, Floats] = {}
-    for feature in schema.features:
-        values = request.features.get(feature.name)
-        if values is None:  # a cross, else _check_names had refused
+    for feature, values in features:
+        if feature.name in ids or feature.name in numbers or values is None:  # a cross, else _check_names had refused
             continue
+        generated = typed(values) if request.packed else values
         if feature.kind == "ids":
-            lists[feature.name] = _lists(feature, values)
+            lists[feature.name] = _lists(feature, generated)
         elif feature.kind == "number":
-            numbers[feature.name] = _numbers(feature, values)
+            numbers[feature.name] = _numbers(feature, generated)
         else:
-            ids[feature.name] = _ids(feature, values)
+            ids[feature.name] = _ids(feature, generated)
     lines = {name: len(column) for name, column in (ids | numbers).items()}
     lines |= {name: ragged.lines for name, ragged in lists.items()}
     n = _candidates(lines, max_candidates)
@@ -55,13 +62,35 @@ def inputs_of(request: wire.PredictRequest, schema: Schema, max_candidates: int)
     return Inputs(n, ids, lists, numbers)
 
 
-def _check_names(request: wire.PredictRequest, schema: Schema) -> None:
+def _packed(features: Sequence[tuple[Feature, Any]]) -> tuple[dict[str, Ids], dict[str, Floats]]:
+    """The ids of features with one id, and the numbers, that are bytes and nothing else: most are, in a fast client."""
+    numbers: dict[str, Floats] = {}
+    names, contents, ends = [], [], [0]
+    for feature, values in features:
+        if values is None or feature.kind == "ids":
+            continue
+        content = content_of(values, "floats" if feature.kind == "number" else "ids")
+        if content is None or len(content) % 8:
+            continue
+        if feature.kind == "number":
+            numbers[feature.name] = _number_column(feature, pa.array(np.frombuffer(content, "<f8")))
+        else:
+            names.append(feature.name)
+            contents.append(content)
+            ends.append(ends[-1] + len(content) // 8)
+    flat = np.frombuffer(b"".join(contents), "<i8")
+    if len(flat) and flat.min() < 0:  # 2^63 or more: which feature, is found the slow way
+        return {}, numbers
+    return {name: flat[start:end] for name, start, end in zip(names, ends, ends[1:], strict=False)}, numbers
+
+
+def _check_names(given: Mapping[str, Any], schema: Schema) -> None:
     names = [feature.name for feature in schema.features]
-    for name in request.features:
+    for name in given:
         if name not in names:
             hint = nearest(name, names) or f"the features are: {', '.join(names)}"
             raise InvalidRequest(f"unknown feature '{name}'", hint=hint, feature=name)
-    absent = [f.name for f in schema.features if f.kind != "cross" and f.name not in request.features]
+    absent = [f.name for f in schema.features if f.kind != "cross" and f.name not in given]
     if absent:
         raise InvalidRequest(
             f"missing feature{'s' if len(absent) > 1 else ''} {', '.join(repr(name) for name in absent)}",
@@ -71,10 +100,10 @@ def _check_names(request: wire.PredictRequest, schema: Schema) -> None:
         )
 
 
-def _check_fingerprint(request: wire.PredictRequest, schema: Schema) -> None:
+def _check_fingerprint(request: Any, schema: Schema) -> None:
     given = request.schema_fingerprint
-    hashed = [name for name, values in request.features.items() if values.WhichOneof("values") == "ids"]
-    if hashed and not given:
+    hashed = [] if given else [n for n, values in request.features.items() if values.WhichOneof("values") == "ids"]
+    if hashed:
         raise InvalidRequest(
             f"feature '{hashed[0]}' comes as ids, but the request has no schema_fingerprint",
             hint=f"the schema served is {schema.fingerprint} (see Status)",
@@ -125,7 +154,11 @@ def _numbers(feature: Feature, values: wire.Values) -> Floats:
     _check_single(feature, values)
     if values.WhichOneof("values") == "ids":
         raise InvalidRequest(f"feature '{feature.name}' is a number and has no ids", feature=feature.name)
-    encoded: Floats = _encoded(feature, _raw(feature, values)).to_numpy(zero_copy_only=False)
+    return _number_column(feature, _raw(feature, values))
+
+
+def _number_column(feature: Feature, values: pa.Array) -> Floats:
+    encoded: Floats = _encoded(feature, values).to_numpy(zero_copy_only=False)
     return encoded.astype(np.float32, copy=False)  # null is NaN
 
 

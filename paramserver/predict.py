@@ -9,6 +9,7 @@ import numpy as np
 from headrace.clock import SECOND_US
 from headrace.errors import InvalidRequest, UnknownModel
 from paramserver.convert import inputs_of
+from paramserver.packed import answer, parsed
 from protos import headrace_pb2 as wire
 
 if TYPE_CHECKING:
@@ -31,11 +32,16 @@ class Predictor:
 
     def predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
         """UnknownModel, NotReady, InvalidRequest."""
-        self.check_model(request.model)
+        answered: wire.PredictResponse = wire.PredictResponse.FromString(self.answer(request.SerializeToString())[0])
+        return answered
+
+    def answer(self, data: bytes) -> tuple[bytes, int]:
+        """The bytes of the answer to the bytes of a request, and how many candidates it had; errors as `predict`."""
+        request = parsed(data)
+        self.check_model(request.message.model)
         generation = self.replica.generation()
         inputs = inputs_of(request, generation.schema, self.max_candidates)
-        scores = generation.scorer.score(inputs)
-        return wire.PredictResponse(served=self.served(generation), scores=scores)
+        return answer(self.served(generation), generation.scorer.score(inputs)), inputs.n
 
     def lookup(self, request: wire.LookupRequest) -> wire.LookupResponse:
         """UnknownModel, NotReady, InvalidRequest."""

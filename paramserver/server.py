@@ -23,9 +23,8 @@ from headrace import clock, metrics, status
 from headrace.errors import PortInUse, ServingError, SettingsError
 from paramserver.predict import Predictor
 from paramserver.replica import RETRY_S, Replica
-from paramserver.servicer import MOST_WATCHERS, Servicer
+from paramserver.servicer import MOST_WATCHERS, Servicer, handlers
 from protos import headrace_pb2 as wire
-from protos import headrace_pb2_grpc
 
 if TYPE_CHECKING:
     from headrace.clock import Now
@@ -124,7 +123,7 @@ class Server:
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
             ],
         )
-        headrace_pb2_grpc.add_HeadraceServiceServicer_to_server(self._servicer, server)
+        server.add_registered_method_handlers(SERVICE, handlers(self._servicer))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import grpc
@@ -18,6 +19,7 @@ from headrace.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    TooLate,
     UnknownModel,
 )
 from protos import headrace_pb2 as wire
@@ -38,6 +40,7 @@ CODES: Final[dict[type[HeadraceError], grpc.StatusCode]] = {
     EventError: grpc.StatusCode.INVALID_ARGUMENT,
     NotReady: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     Draining: grpc.StatusCode.UNAVAILABLE,
 }
 CODE_KEY: Final = "headrace-code"
@@ -67,9 +70,11 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         self._instance = secrets.token_hex(4)
         self._started_at_us = now_us()
         self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
+        self._answered = metrics.PREDICTIONS.labels("OK")
 
-    def Predict(self, request: wire.PredictRequest, context: grpc.ServicerContext) -> wire.PredictResponse:  # noqa: N802
-        return _answered(context, lambda: self._predict(request))
+    def Predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:  # noqa: N802
+        """Bytes of a PredictRequest to bytes of a PredictResponse: see `handlers`."""
+        return _answered(context, lambda: self._predict(request, context))
 
     def Status(self, request: wire.StatusRequest, context: grpc.ServicerContext) -> wire.StatusResponse:  # noqa: N802
         return _answered(context, lambda: self._status(request))
@@ -111,15 +116,20 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         generation = self._replica.served
         return self._predictor.served(generation) if generation is not None else None
 
-    def _predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
+    def _predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        began = time.perf_counter()
         try:
-            with metrics.PREDICT_SECONDS.time():
-                response = self._predictor.predict(request)
+            left_s = context.time_remaining()
+            if left_s is not None and left_s <= 0:
+                raise TooLate("the deadline had passed before the call was scored", hint="allow more time, or ask less")
+            response, candidates = self._predictor.answer(request)
         except HeadraceError as error:
             metrics.PREDICTIONS.labels(status_of(error).name).inc()
             raise
-        metrics.PREDICTIONS.labels("OK").inc()
-        metrics.CANDIDATES.inc(len(response.scores))
+        finally:
+            metrics.PREDICT_SECONDS.observe(time.perf_counter() - began)
+        self._answered.inc()
+        metrics.CANDIDATES.inc(candidates)
         return response
 
     def _status(self, request: wire.StatusRequest) -> wire.StatusResponse:
@@ -170,6 +180,21 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         if generation is not None:
             response.served.CopyFrom(self._predictor.served(generation))
         return response
+
+
+def handlers(servicer: Servicer) -> dict[str, grpc.RpcMethodHandler]:
+    """By name of the method. Messages are those of the service, but Predict takes and gives their bytes."""
+    streams = {"Watch": grpc.unary_stream_rpc_method_handler}
+    found = {"Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict)}
+    for method in wire.DESCRIPTOR.services_by_name["HeadraceService"].methods:
+        if method.name not in found:
+            made = streams.get(method.name, grpc.unary_unary_rpc_method_handler)
+            found[method.name] = made(
+                getattr(servicer, method.name),
+                request_deserializer=getattr(wire, method.input_type.name).FromString,
+                response_serializer=getattr(wire, method.output_type.name).SerializeToString,
+            )
+    return found
 
 
 def _answered(context: grpc.ServicerContext, answer: Callable[[], _Answer]) -> _Answer:

@@ -12,8 +12,9 @@ from headrace.errors import InvalidRequest
 from headrace.features import Feature
 from headrace.schema import Schema
 from headrace.scoring import Inputs
+from paramserver import convert
 from paramserver.client import Ids, values_of
-from paramserver.convert import inputs_of
+from paramserver.packed import parsed
 from protos import headrace_pb2 as wire
 
 SCHEMA = Schema(
@@ -51,6 +52,10 @@ VALUES = {
 def request_of(features, schema=""):
     values = {name: values_of(name, value) for name, value in features.items()}
     return wire.PredictRequest(features=values, schema_fingerprint=schema)
+
+
+def inputs_of(request: wire.PredictRequest, schema: Schema, max_candidates: int) -> Inputs:
+    return convert.inputs_of(parsed(request.SerializeToString()), schema, max_candidates)
 
 
 def same(one: Inputs, other: Inputs) -> bool:

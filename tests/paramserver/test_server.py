@@ -359,17 +359,17 @@ def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher):
     client = Client(server.address, deadline_s=2)
     answers = []
     under_way, go_on = threading.Event(), threading.Event()
-    predict = server._servicer._predictor.predict
+    answer = server._servicer._predictor.answer
 
     def slow(request):
         under_way.set()
         go_on.wait(5)
-        return predict(request)
+        return answer(request)
 
-    server._servicer._predictor.predict = slow
+    server._servicer._predictor.answer = slow
     caller = threading.Thread(target=lambda: answers.append(client.predict(PLAIN)))
     caller.start()
-    under_way.wait(5)
+    assert under_way.wait(5)
     stopper = threading.Thread(target=server.stop)
     stopper.start()
     time.sleep(0.2)
