@@ -165,6 +165,7 @@ def run(seed: int, *, drift: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         write(Path(scratch), shown)
         found = backtest(Path(scratch))
+        fired = gates_fired(Path(scratch))
     live = next(value for name, value in found.items() if name not in ("frozen", "stages") and "log_loss" in value)
     first = len(shown) - live["n"]
     frozen_reference, live_reference = reference(shown, first)
@@ -175,10 +176,20 @@ def run(seed: int, *, drift: bool) -> dict[str, float]:
         "reference live": log_loss(labels, live_reference),
         "frozen": found["frozen"]["log_loss"],
         "live": live["log_loss"],
+        "gates fired": fired,
         "minutes": (time.monotonic() - began_s) / 60,
     }
     print(f"seed {seed}, drift {drift}: " + ", ".join(f"{k} {v:.5f}" for k, v in losses.items()), file=sys.stderr)
     return losses
+
+
+def gates_fired(folder: Path) -> int:
+    """Versions of all arms that are not what a gate lets through: holds and rollbacks."""
+    records = (json.loads(path.read_text()) for path in folder.glob("scratch/**/models/default/log/*.json"))
+    kinds = [record["kind"] for record in records]
+    if "delta" not in kinds:
+        raise SystemExit("the backtest left no versions to look at")
+    return sum(kind in ("hold", "rollback") for kind in kinds)
 
 
 def closed(losses: dict[str, float], name: str) -> float:
@@ -202,8 +213,8 @@ def main() -> int:
     holds = [
         figure(f"feed, gap closed, median of {len(seeds)} seeds", ours, "", f">= {theirs:.4f} (reference)",
                holds=ours >= theirs),
-        figure("feed, no drift: refreshed over frozen log-loss", 100 * cost, "%", "<= 0.5 %, no gate fires",
-               holds=cost <= 0.005),
+        figure("feed, no drift: refreshed over frozen log-loss", 100 * cost, "%", "<= 0.5", holds=cost <= 0.005),
+        figure("feed, no drift: gates that fired", still["gates fired"], "", "0", holds=not still["gates fired"]),
     ]  # fmt: skip
     for name in ("best", "reference frozen", "reference live", "frozen", "live"):
         figure(f"feed, log-loss, {name}, median", median(losses[name] for losses in runs), "nats", "", holds=True)

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
+
+    from headrace.version import VersionRecord
 
     Floats = npt.NDArray[np.float32]
 
@@ -67,3 +69,33 @@ def surprise_of(excess: Excess, recent: Sequence[float]) -> float | None:
     middle = np.median(before)
     spread = 1.4826 * float(np.median(np.abs(before - middle)))
     return float((excess.mean - middle) / max(spread, excess.error, FLOOR))
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the newest versions say: `excesses` of records, held ones included, oldest first; `row`: surprises in a row.
+
+    limit: `gate.surprise`. A version is a surprise if it was held as one, or would have been but for the waiver.
+    """
+
+    limit: float
+    excesses: tuple[float, ...] = ()
+    row: int = 0
+
+    def after(self, records: Iterable[VersionRecord]) -> Past:
+        """With newer versions, oldest first."""
+        excesses, row = list(self.excesses), self.row
+        for record in records:
+            excess = record.evaluation.get("live", {}).get("excess")
+            excesses += [excess] if excess is not None else []
+            row = row + 1 if (record.gate.get("surprise") or 0) > self.limit else 0
+        return Past(self.limit, tuple(excesses[-RECENT:]), row)
+
+    def greatest(self, excesses: Iterable[Excess]) -> float | None:
+        """The greatest surprise among the records of a candidate; None while too little is known."""
+        found = (surprise_of(excess, self.excesses) for excess in excesses)
+        return max((surprise for surprise in found if surprise is not None), default=None)
+
+    def limit_after(self, max_holds: int) -> float:
+        """The limit now: none after `max_holds` surprises in a row, until one would pass."""
+        return self.limit if self.row < max_holds else float("inf")

@@ -44,7 +44,7 @@ from training.reading import ahead
 from training.recipe import design_of
 from training.recover import plan_of, published_at, recovered
 from training.start import continues, write_start
-from training.surprise import RECENT, surprise_of
+from training.surprise import RECENT, Past
 from training.tower import has_tower, template_of
 from training.waiting import Waiting, examples_at, examples_in
 
@@ -76,8 +76,7 @@ class Trainer:
     _published: PublishedTable
     _waiting: Waiting
     _reference: Scorer | None
-    _excesses: list[float]
-    _holds: int
+    _past: Past
     _norm: float | None
     _checkpointed_us: int | None
     _dirty: bool
@@ -176,20 +175,17 @@ class Trainer:
         if candidate is None:
             return self._commit(self._advanced(records, asked))
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
-        surprises = [surprise_of(excess, self._excesses) for excess in candidate.excesses]
-        known = [surprise for surprise in surprises if surprise is not None]
-        decision = decide(replace(result.report, surprise=max(known, default=None)), self._limits())
+        surprise = self._past.greatest(candidate.excesses)
+        decision = decide(replace(result.report, surprise=surprise), self._limits())
         if decision.action == "publish":
             return self._publish(candidate, result, decision, asked)
         return self._hold(candidate, result, decision, asked)
 
     def _limits(self) -> Limits:
-        """Of the gate; surprise is waived after too many refusals in a row, until one would not have been refused."""
         gate = self._settings.gate
-        if self._holds >= gate.max_holds:
-            log.warning("gate.max_holds holds=%d: surprise is waived, the loop learns what it sees", self._holds)
-        surprise = gate.surprise if self._holds < gate.max_holds else float("inf")
-        return Limits(gate.golden_tolerance, gate.norm_ratio, surprise)
+        if self._past.row >= gate.max_holds:
+            log.warning("gate.max_holds row=%d: surprise is waived, the loop learns what it sees", self._past.row)
+        return Limits(gate.golden_tolerance, gate.norm_ratio, self._past.limit_after(gate.max_holds))
 
     def _encoding(self) -> Encoding:
         return Encoding(
@@ -289,7 +285,7 @@ class Trainer:
         hit("trainer.committed")
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
-        self._remember(record)
+        self._past = self._past.after([record])
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
         log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
@@ -337,33 +333,20 @@ class Trainer:
         )
         self._published = published_at(self._store, self._design, head.seq, self._version)
         self._reference = None
-        self._excesses, self._holds = self._history()
+        self._past = Past(self._settings.gate.surprise).after(self._newest())
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
         self._waiting = Waiting(self._shards, self._record.cursor)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
 
-    def _history(self) -> tuple[list[float], int]:
-        """(excess losses of the newest versions, held ones included, oldest first; surprises in a row)."""
-        records: list[VersionRecord] = []
+    def _newest(self) -> list[VersionRecord]:
+        """The newest versions of the lineage, as far as they are kept, oldest first."""
+        found: list[VersionRecord] = []
         with contextlib.suppress(NotFound):
             oldest = max(self._head.seq - 2 * RECENT, self._record.lineage)
-            records.extend(self._version(version) for version in range(self._head.seq, oldest - 1, -1))
-        holds = next((at for at, record in enumerate(records) if not self._surprised(record)), len(records))
-        found = [record.evaluation.get("live", {}).get("excess") for record in reversed(records)]
-        return [excess for excess in found if excess is not None][-RECENT:], holds
-
-    def _remember(self, record: VersionRecord) -> None:
-        """What `_history` would find, after `record`."""
-        excess = record.evaluation.get("live", {}).get("excess")
-        if excess is not None:
-            self._excesses = [*self._excesses, excess][-RECENT:]
-        self._holds = self._holds + 1 if self._surprised(record) else 0
-
-    def _surprised(self, record: VersionRecord) -> bool:
-        """Whether it was held, or would have been, had surprise not been waived."""
-        return record.kind == "hold" or (record.gate.get("surprise") or 0) > self._settings.gate.surprise
+            found.extend(self._version(version) for version in range(self._head.seq, oldest - 1, -1))
+        return found[::-1]
 
     def _version(self, version: int) -> VersionRecord:
         return VersionRecord.from_entry(self._log.read(version))

@@ -1,4 +1,4 @@
-"""The live table of a loop: what `headrace up` and `status --watch` show of a state (`headrace.cli.status.state_of`).
+"""A loop's state (`headrace.cli.status.state_of`) for people: what `status`, `status --watch` and `up` show.
 
 On a terminal the table is drawn again in place; elsewhere a line is printed whenever a line says something new.
 """
@@ -12,7 +12,7 @@ from headrace import clock
 from headrace.cli import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 Row = tuple[str, str]
 
@@ -34,10 +34,10 @@ def rows_of(state: Mapping[str, Any]) -> list[Row]:
     rows += _events(state)
     rows += _shards(state)
     rows += _versions(state)
-    rows += _served(state)
-    rows += _children(state.get("children", {}))
-    if state.get("reason"):
+    if state["reason"]:
         rows.append(("why", state["reason"]))
+    rows += _served(state)
+    rows += _children(state["children"]) if "children" in state else _processes(state["processes"])
     return rows
 
 
@@ -120,7 +120,7 @@ def _events(state: Mapping[str, Any]) -> list[Row]:
 def _shards(state: Mapping[str, Any]) -> list[Row]:
     shards = state["shards"]
     if shards is None:
-        return [("shards", "none yet")]
+        return [("shards", "none yet: `headrace pipeline run` reads the sources")]
     behind = f"; {state['untrained']:,} not trained yet" if state["untrained"] else ""
     return [("shards", f"record {shards['head']}, events up to {_time(shards['watermark_us'])}{behind}")]
 
@@ -128,9 +128,11 @@ def _shards(state: Mapping[str, Any]) -> list[Row]:
 def _versions(state: Mapping[str, Any]) -> list[Row]:
     versions = state["versions"]
     if versions is None:
-        return [("versions", "none yet")]
-    text = f"{versions['head']} ({versions['kind']}){_against(versions['evaluation'])}"
-    rows = [("versions", text)]
+        return [("versions", "none yet: `headrace train` learns from shards")]
+    reach = f", events up to {_time(versions['watermark_us'])}"
+    rows = [("versions", f"{versions['head']} ({versions['kind']}){reach}{_against(versions['evaluation'])}")]
+    if state["freshness_s"] is not None:
+        rows.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
     if versions.get("held"):
         rows.append(("held", f"{versions['held']:,} shard records: `headrace versions show {versions['head']}`"))
     return rows
@@ -144,18 +146,32 @@ def _against(evaluation: Mapping[str, Any]) -> str:
 
 
 def _served(state: Mapping[str, Any]) -> list[Row]:
+    """What each server answers from, beside what it should, and why."""
     rows = []
+    wanted = state["versions"]["served"] if state["versions"] else None
     for process in state["processes"]:
         info = process["info"]
         if process["role"] != "server" or not process["living"]:
             continue
-        serves = "nothing yet" if info.get("version") is None else f"version {info['version']}"
+        version = info.get("version")
+        serves = "nothing yet" if version is None else f"version {version}"
+        beside = f" of {wanted}" if wanted is not None and version != wanted else ""
         age = info.get("age_s")
         fresh = f", {clock.duration(age)} behind now" if age is not None else ""
-        rows.append(("served", f"{serves} on {info['address']}{fresh}"))
+        rows.append(("served", f"{serves}{beside} on {info['address']}{fresh}"))
         if info.get("problem"):
             rows.append(("", f"PROBLEM: {info['problem']}"))
     return rows
+
+
+def _processes(processes: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Who runs, seen from outside: by heartbeats."""
+    rows = []
+    for process in processes:
+        word = "running" if process["living"] else "gone"
+        who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"
+        rows.append((process["role"], f"{word}  {who}"))
+    return rows or [("running", "nothing")]
 
 
 def _children(children: Mapping[str, Any]) -> list[Row]:

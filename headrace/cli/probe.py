@@ -79,6 +79,8 @@ def probe(
         finally:
             for watcher in watchers:
                 watcher.end()
+                if watcher.problem is not None:
+                    terminal.say(f"{watcher.address} did not always answer: {watcher.problem.message}")
     found = result(probes, loop, replicas, k=k, wait_s=prober.wait_s, disorder_s=settings.pipeline.disorder_s)
     if as_json:
         terminal.show_line(found)
@@ -145,7 +147,8 @@ class Prober:
         now_us = clock.now_us()
         impressions = [self._impression(name, now_us) for _ in range(self._k)]
         feedback = [self._feedback(event, now_us) for event in impressions]
-        made = Probe(name, f"{name}-control", 1, now_us, now_us + int(self.wait_s * 1e6), self._request(impressions[0]))
+        due_us, others = now_us + int(self.wait_s * 1e6), self._others(impressions[0])
+        made = Probe(name, f"{name}-control", 1, now_us, due_us, self._feature.name, others)
         append(self._places["impression"].file, impressions)
         append(self._places[self._settings.feedback_name].file, feedback)
         self.open.append(made)
@@ -168,11 +171,11 @@ class Prober:
         event[stream.time] = time_in(stream.time_unit, now_us)
         return {**event, stream.label: 1} if stream.label else event
 
-    def _request(self, impression: dict[str, Any]) -> dict[str, Any]:
+    def _others(self, impression: dict[str, Any]) -> dict[str, Any]:
         from headrace.cli.probe_appends import value_at
 
         features = [one for one in self._settings.schema().features if one.kind != "cross"]
-        return {one.name: value_at(impression, one.path) for one in features} | {"": self._feature.name}
+        return {one.name: value_at(impression, one.path) for one in features if one.name != self._feature.name}
 
 
 class Watcher:
@@ -215,14 +218,10 @@ class Watcher:
 
 def candidates_of(probes: Sequence[Probe]) -> dict[str, list[Any]]:
     """One request for all: of each probe the fresh value, then its control."""
-    name = probes[0].features[""]
-    request: dict[str, list[Any]] = {}
-    for feature in probes[0].features:
-        if feature == name:
-            request[feature] = [value for probe in probes for value in (probe.value, probe.control)]
-        elif feature:
-            request[feature] = [probe.features[feature] for probe in probes for _ in range(2)]
-    return request
+    others = {
+        feature: [probe.features[feature] for probe in probes for _ in range(2)] for feature in probes[0].features
+    }
+    return {probes[0].feature: [value for probe in probes for value in (probe.value, probe.control)], **others}
 
 
 def _run(prober: Prober, watchers: Sequence[Watcher], seconds: float, stop: Callable[[], bool]) -> list[Probe]:

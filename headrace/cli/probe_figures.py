@@ -27,13 +27,17 @@ SECOND_US: Final = 1_000_000
 
 @dataclass
 class Probe:
-    """One fresh value. `counted_us`: when each replica's answer counted; `first_us`: its first covering answer."""
+    """One fresh value of `feature`; `features`: a value of each other feature.
+
+    `counted_us`: when each replica's answer counted; `first_us`: its first covering answer.
+    """
 
     value: str
     control: str
     label: int
     appended_us: int
     due_us: int
+    feature: str
     features: dict[str, Any]
     first_us: dict[str, int] = field(default_factory=dict)
     counted_us: dict[str, int] = field(default_factory=dict)

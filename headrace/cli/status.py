@@ -53,7 +53,7 @@ def status(
     if as_json:
         terminal.show_json(state)
     else:
-        terminal.show(_text(state))
+        terminal.show("\n".join(f"{name:<10} {text}".rstrip() for name, text in board.rows_of(state)))
     return terminal.Code.OK
 
 
@@ -173,50 +173,3 @@ def _rows(log: Log, head: Entry, untrained: int) -> int:
     seqs = range(head.seq, max(head.seq - min(untrained, LOOKED_AT), -1), -1)
     entries = (head if seq == head.seq else log.read(seq) for seq in seqs)
     return sum(shard["rows"] for entry in entries for shard in entry.body["shards"])
-
-
-def _text(state: dict[str, Any]) -> str:
-    lines = [("loop", f"{state['loop']}  ({state['root']})")]
-    shards, versions = state["shards"], state["versions"]
-    if shards is None:
-        lines.append(("shards", "none yet: `headrace pipeline run` reads the sources"))
-    else:
-        lines.append(("shards", f"record {shards['head']}, events up to {_time(shards['watermark_us'])}"))
-        for partition, counts in sorted(shards["events"].items()):
-            known = "  ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-            lines.append(("", f"{partition}: {known or 'nothing read'}"))
-    if versions is None:
-        lines.append(("versions", "none yet: `headrace train` learns from shards"))
-    else:
-        lines.append(
-            ("versions", f"{versions['head']} ({versions['kind']}), events up to {_time(versions['watermark_us'])}")
-        )
-    if state["untrained"]:
-        records = "1 shard record" if state["untrained"] == 1 else f"{state['untrained']:,} shard records"
-        lines.append(("waiting", f"{records} not trained yet: `headrace train`"))
-    if state["reason"]:
-        lines.append(("why", state["reason"]))
-    if state["freshness_s"] is not None:
-        lines.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
-    for process in state["processes"]:
-        word = "running" if process["living"] else "gone"
-        who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"
-        lines.append((process["role"], f"{word}  {who}"))
-        lines += [("", line) for line in _served(process, versions) if process["living"]]
-    if not state["processes"]:
-        lines.append(("running", "nothing"))
-    return "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)
-
-
-def _served(process: dict[str, Any], versions: dict[str, Any] | None) -> list[str]:
-    """What a server answers from, beside what it should, and why."""
-    if process["role"] != "server" or versions is None:
-        return []
-    info = process["info"]
-    serves = "nothing" if info.get("version") is None else f"version {info['version']}"
-    lines = [f"serves {serves} of {versions['served']}"]
-    return lines + ([f"PROBLEM: {info['problem']}"] if info.get("problem") else [])
-
-
-def _time(time_us: int | None) -> str:
-    return clock.iso(time_us) if time_us else "-"

@@ -88,6 +88,15 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
     )
 
 
+def figure(value: object) -> str:
+    """A measured value for a table.
+
+    >>> figure(0.25), figure(None)
+    ('0.2500', '-')
+    """
+    return f"{value:.4f}" if isinstance(value, int | float) else "-"
+
+
 def _is_number(cell: str) -> bool:
     text = cell.strip().replace(",", "").replace(".", "", 1).removeprefix("-")
     return text.isdigit() or text in ("", "-")

@@ -8,6 +8,7 @@ children print goes to `logs/<role>.log`; the terminal has one table, or a line 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,12 +65,12 @@ def up(
     stage = Stage(loop, settings, config, logs, port=port, track=not no_track)
     until_s = None if seconds is None else time.monotonic() + seconds
     screen = _json if as_json else board.screen()
-    with status.Pulse(loop.store, ROLE, stage.info), resident.until_stopped(f"headrace up -c {config}") as stop:
-        try:
-            watch(stage, screen, lambda: stop() or (until_s is not None and time.monotonic() >= until_s))
-        finally:
-            stop_all(stage.children.values())
-            screen(None)
+    with resident.until_stopped(f"headrace up -c {config}") as stop, ExitStack() as ending:
+        ending.callback(screen, None)
+        stage.watch(time.monotonic())  # before the first heartbeat, which says that they start
+        ending.enter_context(status.Pulse(loop.store, ROLE, stage.info))
+        ending.callback(stop_all, stage.children.values())
+        watch(stage, screen, lambda: stop() or (until_s is not None and time.monotonic() >= until_s))
     return terminal.Code.OK
 
 

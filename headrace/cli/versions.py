@@ -11,8 +11,6 @@ from headrace.cli import options, terminal
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from headrace.version import VersionRecord
 
 NAME = "versions"
@@ -71,13 +69,13 @@ def diff_versions(
 ) -> int:
     """What changed from version A to version B: rows, tower, and what was measured."""
     loop = options.open_loop(options.load(config))
-    from headrace.cli.versions_diff import diff
+    from headrace.cli.versions_diff import as_text, diff
 
     found = terminal.clean(diff(loop, one, other, most=most))
     if as_json:
         terminal.show_json(found)
     else:
-        terminal.show(_difference(found))
+        terminal.show(as_text(found))
     return terminal.Code.OK
 
 
@@ -117,39 +115,8 @@ def _row(record: VersionRecord) -> tuple[object, ...]:
     shards = ", ".join(f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in record.trained) or "-"
     until = clock.iso(record.watermark_us) if record.watermark_us else "-"
     made = clock.iso(record.created_at_us)
-    measured = [_side(record.evaluation, "live", name) for name in ("log_loss", "auc")]
+    measured = [terminal.figure(record.evaluation.get("live", {}).get(name)) for name in ("log_loss", "auc")]
     return (record.version, record.kind, made, until, record.digest.get("rows", 0), shards, *measured)
-
-
-def _difference(found: dict[str, Any]) -> str:
-    one, other = found["versions"]
-    rows = [
-        (table["name"], *(table[name] for name in ("added", "removed", "changed", "same")), f"{table['norm']:.4g}")
-        for table in found["tables"]
-    ]
-    farthest = [(table["name"], id_, f"{moved:.4g}") for table in found["tables"] for id_, moved in table["most"]]
-    norms = [f"{norm:.4g}" if norm is not None else "-" for norm in found["tower"]["norm"]]
-    measured = [
-        (name, *(_side(evaluation, who, name) for evaluation in found["evaluation"] for who in ("live", "frozen")))
-        for name in ("log_loss", "auc", "calibration")
-    ]
-    tower = f"the same{', norm ' + norms[1] if norms[1] != '-' else ''}"
-    if found["tower"]["changed"]:
-        tower = f"changed, norm {norms[0]} -> {norms[1]}"
-    numbers = "changed" if found["numbers_changed"] else "the same"
-    offset = "{:.4f} -> {:.4f}".format(*found["offset"])
-    parts = [
-        terminal.table(rows, ("table", "added", "removed", "changed", "same", "moved by")) if rows else "no rows",
-        terminal.table(farthest, ("table", "id", "moved by")),
-        f"tower: {tower}\nnumber statistics: {numbers}\noffset: {offset}",
-        terminal.table(measured, ("measured", f"{one} live", f"{one} frozen", f"{other} live", f"{other} frozen")),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _side(evaluation: Mapping[str, Any], who: str, name: str) -> str:
-    value = evaluation.get(who, {}).get(name)
-    return f"{value:.4f}" if isinstance(value, int | float) else "-"
 
 
 def _short(value: object) -> str:

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.cli import terminal
 from headrace.delta import decode_rows, load_delta
 from headrace.errors import NotFound
 from headrace.published import PublishedTable
 from headrace.version import VersionRecord, path_to
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.delta import Change, Floats, Ids
     from headrace.loop import Loop
+
+MEASURED = ("log_loss", "auc", "calibration")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,36 @@ def diff(loop: Loop, one: int, other: int, *, most: int) -> dict[str, Any]:
         "offset": [record.offset for record in records],
         "evaluation": [dict(record.evaluation) for record in records],
     }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for people."""
+    one, other = found["versions"]
+    counts = ("added", "removed", "changed", "same")
+    rows = [(table["name"], *(table[name] for name in counts), f"{table['norm']:.4g}") for table in found["tables"]]
+    farthest = [(table["name"], id_, f"{moved:.4g}") for table in found["tables"] for id_, moved in table["most"]]
+    parts = [
+        terminal.table(rows, ("table", *counts, "moved by")) if rows else "no rows",
+        terminal.table(farthest, ("table", "id", "moved by")),
+        f"tower: {_tower(**found['tower'])}\n"
+        f"number statistics: {'changed' if found['numbers_changed'] else 'the same'}\n"
+        "offset: {:.4f} -> {:.4f}".format(*found["offset"]),
+        terminal.table(
+            _measured(found["evaluation"]),
+            ("measured", f"{one} live", f"{one} frozen", f"{other} live", f"{other} frozen"),
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _tower(changed: bool, norm: Sequence[float | None]) -> str:
+    before, after = (f"{one:.4g}" if one is not None else "-" for one in norm)
+    return f"changed, norm {before} -> {after}" if changed else f"the same, norm {after}"
+
+
+def _measured(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    sides = [evaluation.get(who, {}) for evaluation in evaluations for who in ("live", "frozen")]
+    return [(name, *(terminal.figure(side.get(name)) for side in sides)) for name in MEASURED]
 
 
 def tables_diff(before: PublishedTable, after: PublishedTable, *, most: int) -> list[TableDiff]:

@@ -9,9 +9,13 @@ STATE = {
     "versions": {
         "head": 3,
         "kind": "delta",
+        "served": 3,
+        "watermark_us": 1_000_000,
         "evaluation": {"live": {"log_loss": 0.25}, "frozen": {"log_loss": 0.5}},
     },
     "untrained": 2,
+    "freshness_s": 2.0,
+    "reason": "the trainer died",
     "processes": [
         {
             "role": "server",
@@ -39,7 +43,8 @@ def test_the_table_says_what_a_user_asks() -> None:
         "click/files read 5  joined 5",
         "2 not trained yet",
         "live 0.2500, frozen 0.5000",
-        "version 2 on 127.0.0.1:1, 1.5 s behind now",
+        "version 2 of 3 on 127.0.0.1:1, 1.5 s behind now",
+        "why the trainer died",
         "PROBLEM: version 3 is damaged",
         "trainer DIED (exit code 1), again in 4.0 s; 1 restarts",
         "error: no room",
@@ -49,7 +54,10 @@ def test_the_table_says_what_a_user_asks() -> None:
 
 def test_an_empty_loop_has_a_table() -> None:
     empty = {"loop": "feed", "root": ".", "shards": None, "versions": None, "untrained": 0, "processes": []}
-    assert ("versions", "none yet") in board.rows_of(empty)
+    empty |= {"freshness_s": None, "reason": ""}
+    rows = board.rows_of(empty)
+    assert ("versions", "none yet: `headrace train` learns from shards") in rows
+    assert ("running", "nothing") in rows
     assert board.headlines(empty) == {}
 
 

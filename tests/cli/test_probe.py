@@ -41,7 +41,7 @@ def settings_in(folder, impressions="impressions.jsonl"):
 
 
 def probe(**known):
-    return Probe("v", "c", 1, 10 * S, 12 * S, {"user": "v", "": "user"}, **known)
+    return Probe("v", "c", 1, 10 * S, 12 * S, "user", {}, **known)
 
 
 def test_an_answer_counts_when_it_covers_the_probe_and_has_moved_beyond_the_control():
@@ -105,7 +105,5 @@ def test_other_sources_and_empty_ones_are_refused(tmp_path):
 
 
 def test_one_request_asks_for_every_value_and_its_control():
-    first, second = (
-        Probe(name, f"{name}c", 1, 0, 0, {"user": "x", "slot": at, "": "user"}) for at, name in enumerate("vw")
-    )
+    first, second = (Probe(name, f"{name}c", 1, 0, 0, "user", {"slot": at}) for at, name in enumerate("vw"))
     assert candidates_of([first, second]) == {"user": ["v", "vc", "w", "wc"], "slot": [0, 0, 1, 1]}

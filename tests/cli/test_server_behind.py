@@ -81,7 +81,7 @@ def test_a_damaged_version_is_told_everywhere(loop: Loop, capsys: pytest.Capture
         status.beat(loop.store, "server", server._info(), clock.now_us())
         assert run(["status"]) == 0
         told = capsys.readouterr().out
-        assert "serves version 0 of 1" in told
+        assert "version 0 of 1 on " in told
         assert "PROBLEM: " in told
         assert run(["doctor"]) == 4
         found = {

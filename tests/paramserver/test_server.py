@@ -25,6 +25,7 @@ from headrace.errors import (
     NotReady,
     PortInUse,
     SettingsError,
+    TooLate,
     UnknownModel,
     Unreachable,
 )
@@ -422,3 +423,26 @@ def test_a_server_process_loads_no_heavy_library_and_prints_nothing():
         [sys.executable, "-c", ANSWERING], check=False, capture_output=True, text=True, env=environment
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_a_call_whose_deadline_has_passed_is_not_scored(server, publisher, monkeypatch):
+    """While all threads are busy, a call waits; nobody wants its answer any more when its turn comes."""
+    publisher.start()
+    server.replica.poll()
+    servicer = server._servicer
+    scored = []
+    monkeypatch.setattr(servicer._predictor, "answer", lambda data: scored.append(data) or (b"", 0))
+
+    class Late:
+        def __init__(self, left_s):
+            self.left_s = left_s
+
+        def time_remaining(self):
+            return self.left_s
+
+    with pytest.raises(TooLate):
+        servicer._predict(b"", Late(-0.1))
+    assert not scored
+    servicer._predict(b"", Late(1.0))
+    servicer._predict(b"", Late(None))  # the twin: with time left, or no deadline, it is
+    assert len(scored) == 2

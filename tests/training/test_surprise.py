@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.surprise import LEAST_RECENT, Excess, excess_of, surprise_of
+from training.surprise import LEAST_RECENT, RECENT, Excess, Past, excess_of, surprise_of
 
 LIMIT = 10.0  # the default of gate.surprise
 
@@ -64,3 +64,36 @@ def test_too_little_is_known() -> None:
     assert surprise_of(Excess(9.0, 0.0), [0.0] * (LEAST_RECENT - 1)) is None
     assert excess_of(np.empty(0, np.float32), np.empty(0, np.float32)) is None
     assert excess_of(np.array([1], np.float32), np.array([np.nan], np.float32)) is None
+
+
+class Version:
+    """As much of a version's record as the past is read from."""
+
+    def __init__(self, excess: float | None, surprise: float | None = None) -> None:
+        self.evaluation = {"live": {"excess": excess}} if excess is not None else {}
+        self.gate = {"surprise": surprise}
+
+
+def test_the_past_remembers_what_was_held_and_counts_surprises_in_a_row() -> None:
+    past = Past(10.0).after([Version(0.0)] * 30 + [Version(None)])
+    assert (len(past.excesses), past.row) == (RECENT, 0)
+    for row in (1, 2, 3):
+        past = past.after([Version(2.0, 20.0)])
+        assert (past.excesses[-1], past.row) == (2.0, row)
+    assert past.limit_after(4) == 10.0
+    assert past.limit_after(3) == float("inf")
+    assert past.after([Version(2.0, 20.0)]).row == 4, "waived is a surprise all the same"
+    assert past.after([Version(0.1, 0.5)]).limit_after(3) == 10.0
+
+
+def test_what_is_held_for_another_reason_does_not_wear_the_gate_down() -> None:
+    assert Past(10.0).after([Version(None)] * 5).limit_after(3) == 10.0
+
+
+def test_of_several_records_the_greatest_surprise_counts() -> None:
+    past = Past(10.0, (0.0,) * 20)
+    assert past.greatest([Excess(0.0, 0.01), Excess(2.0, 0.01), Excess(0.1, 0.01)]) == surprise_of(
+        Excess(2.0, 0.01), past.excesses
+    )
+    assert past.greatest([]) is None
+    assert Past(10.0).greatest([Excess(9.0, 0.1)]) is None
