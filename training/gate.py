@@ -30,7 +30,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured of a candidate. norm_before: None if no version of the lineage was published yet."""
+    """What was measured of a candidate. norm_before: None if no version of the lineage was published yet.
+
+    surprise, greatest: see training/surprise.py.
+    """
 
     finite: bool
     shapes: bool
@@ -38,6 +41,7 @@ class Report:
     norm_before: float | None
     golden: Golden | None
     surprise: float | None = None
+    greatest: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ What a calibrated model pays beyond what it expects to pay, per row, with scores
 It does not depend on the rate of positives, so that nights and holidays are no surprise; flipped labels are: their
 excess is about |z|. It is compared with that of the records before, held ones included:
 
-    surprise = (excess - median of recent) / max(1.4826 MAD of recent, se, FLOOR)
+    surprise = (excess - median of recent) / max(1.4826 MAD of recent, se, FLOOR, greatest / SHOCK)
 
-Median and median absolute deviation, so that one poisoned record does not make the next one believable. A change of
-regime stays a surprise; `gate.max_holds` is what keeps it from locking the loop. The floor keeps a quiet hour from
-making the next one look loud. After the rule "mean + 6 sd of the last 5" that was measured on label-flipped shards.
+Median and median absolute deviation, so that one poisoned record does not make the next one believable. The floor keeps
+a quiet hour from making the next one look loud. `greatest` is the greatest excess that this loop has learned from,
+forgotten slowly: where storms and strikes are part of life, a record must be twice as bad as the worst of them
+(SHOCK = 5, at a limit of 10). A change of regime stays a surprise; `gate.max_holds` keeps it from locking the loop.
+After the rule "mean + 6 sd of the last 5" that was measured on label-flipped shards.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ RECENT = 20
 LEAST_RECENT = 10
 FLOOR = 0.1
 """Nats per row."""
+SHOCK = 5.0
+MEMORY = 0.999
+"""What is left of `greatest` after a version."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def excess_of(labels: Floats, logits: Floats) -> Excess | None:
     return Excess(float(-np.mean((y - p) * z)), float(np.sqrt(np.mean(p * (1 - p) * z * z) / len(z))))
 
 
-def surprise_of(excess: Excess, recent: Sequence[float]) -> float | None:
+def surprise_of(excess: Excess, recent: Sequence[float], greatest: float = 0.0) -> float | None:
     """In standard deviations; None while fewer than LEAST_RECENT records are known.
 
     >>> round(surprise_of(Excess(2.0, 0.01), [0.0] * 10), 1)
@@ -68,32 +73,38 @@ def surprise_of(excess: Excess, recent: Sequence[float]) -> float | None:
     before = np.array(recent[-RECENT:])
     middle = np.median(before)
     spread = 1.4826 * float(np.median(np.abs(before - middle)))
-    return float((excess.mean - middle) / max(spread, excess.error, FLOOR))
+    return float((excess.mean - middle) / max(spread, excess.error, FLOOR, greatest / SHOCK))
 
 
 @dataclass(frozen=True)
 class Past:
-    """What the newest versions say: `excesses` of records, held ones included, oldest first; `row`: surprises in a row.
+    """What the newest versions say.
 
-    limit: `gate.surprise`. A version is a surprise if it was held as one, or would have been but for the waiver.
+    excesses: of records, held ones included, oldest first; row: surprises in a row; greatest: as above, the `gate` of
+    each version repeats what it was before; limit: `gate.surprise`. A version is a surprise if it was held as one, or
+    would have been but for the waiver.
     """
 
     limit: float
     excesses: tuple[float, ...] = ()
     row: int = 0
+    greatest: float = 0.0
 
     def after(self, records: Iterable[VersionRecord]) -> Past:
         """With newer versions, oldest first."""
-        excesses, row = list(self.excesses), self.row
+        excesses, row, greatest = list(self.excesses), self.row, self.greatest
         for record in records:
             excess = record.evaluation.get("live", {}).get("excess")
             excesses += [excess] if excess is not None else []
             row = row + 1 if (record.gate.get("surprise") or 0) > self.limit else 0
-        return Past(self.limit, tuple(excesses[-RECENT:]), row)
+            greatest = max(greatest, record.gate.get("greatest") or 0.0)
+            if record.kind == "delta" and excess is not None:
+                greatest = max(greatest * MEMORY, excess)
+        return Past(self.limit, tuple(excesses[-RECENT:]), row, greatest)
 
-    def greatest(self, excesses: Iterable[Excess]) -> float | None:
+    def surprise(self, excesses: Iterable[Excess]) -> float | None:
         """The greatest surprise among the records of a candidate; None while too little is known."""
-        found = (surprise_of(excess, self.excesses) for excess in excesses)
+        found = (surprise_of(excess, self.excesses, self.greatest) for excess in excesses)
         return max((surprise for surprise in found if surprise is not None), default=None)
 
     def limit_after(self, max_holds: int) -> float:

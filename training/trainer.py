@@ -175,8 +175,8 @@ class Trainer:
         if candidate is None:
             return self._commit(self._advanced(records, asked))
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
-        surprise = self._past.greatest(candidate.excesses)
-        decision = decide(replace(result.report, surprise=surprise), self._limits())
+        surprise, greatest = self._past.surprise(candidate.excesses), self._past.greatest
+        decision = decide(replace(result.report, surprise=surprise, greatest=greatest), self._limits())
         if decision.action == "publish":
             return self._publish(candidate, result, decision, asked)
         return self._hold(candidate, result, decision, asked)

@@ -69,9 +69,10 @@ def test_too_little_is_known() -> None:
 class Version:
     """As much of a version's record as the past is read from."""
 
-    def __init__(self, excess: float | None, surprise: float | None = None) -> None:
+    def __init__(self, excess: float | None, surprise: float | None = None, greatest: float = 0.0) -> None:
+        self.kind = "hold" if (surprise or 0) > LIMIT else "delta"
         self.evaluation = {"live": {"excess": excess}} if excess is not None else {}
-        self.gate = {"surprise": surprise}
+        self.gate = {"surprise": surprise, "greatest": greatest}
 
 
 def test_the_past_remembers_what_was_held_and_counts_surprises_in_a_row() -> None:
@@ -92,8 +93,28 @@ def test_what_is_held_for_another_reason_does_not_wear_the_gate_down() -> None:
 
 def test_of_several_records_the_greatest_surprise_counts() -> None:
     past = Past(10.0, (0.0,) * 20)
-    assert past.greatest([Excess(0.0, 0.01), Excess(2.0, 0.01), Excess(0.1, 0.01)]) == surprise_of(
+    assert past.surprise([Excess(0.0, 0.01), Excess(2.0, 0.01), Excess(0.1, 0.01)]) == surprise_of(
         Excess(2.0, 0.01), past.excesses
     )
-    assert past.greatest([]) is None
-    assert Past(10.0).greatest([Excess(9.0, 0.1)]) is None
+    assert past.surprise([]) is None
+    assert Past(10.0).surprise([Excess(9.0, 0.1)]) is None
+
+
+def test_where_storms_are_part_of_life_a_record_must_be_worse_than_they_were() -> None:
+    """The flights of 2013: 0.9 nats in a storm that was learned, 1.05 in a worse one. `calm` is the twin."""
+    calm = Past(LIMIT).after([Version(0.0)] * 30)
+    assert calm.surprise([Excess(0.9, 0.09)]) < LIMIT
+    storm = calm.after([Version(0.9, 9.0), *[Version(0.0)] * 200])
+    worse = [Excess(1.05, 0.09)]
+    assert storm.surprise(worse) < LIMIT < calm.surprise(worse)
+    assert storm.surprise([Excess(2.0, 0.05)]) > LIMIT
+
+
+def test_what_was_held_does_not_widen_what_is_believed() -> None:
+    past = Past(LIMIT).after([Version(0.0)] * 30).after([Version(2.0, 20.0)] * 3)
+    assert past.greatest == 0.0
+
+
+def test_the_greatest_outlives_a_restart_that_sees_a_few_versions_only() -> None:
+    before = Past(LIMIT).after([Version(0.9), *[Version(0.0)] * 500])
+    assert Past(LIMIT).after([Version(0.0, 0.0, before.greatest)]).greatest == before.greatest * 0.999

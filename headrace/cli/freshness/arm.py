@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from headrace.cli import terminal
 from headrace.errors import GateRefused, HeadraceError
 from headrace.version import VersionRecord
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.cli.freshness.periods import Interval
     from headrace.cli.freshness.scores import Scores
     from headrace.config import Settings
+    from headrace.log import Entry
     from headrace.loop import Loop
     from headrace.schema import Schema
 
@@ -129,14 +131,22 @@ class Arm:
             while (entry := self._trainer.step()) is not None:
                 made += 1
                 if entry.kind == "hold":
-                    raise GateRefused(
-                        f"version {entry.seq} of the {self.interval.name} arm was held: {entry.body['gate']}",
-                        hint="its candidate could not be served as it was trained; see [model] and [gate]",
-                        version=entry.seq,
-                    )
+                    self._held(entry)
         if made and self._server is not None:
             self.swap()
         return made
+
+    def _held(self, entry: Entry) -> None:
+        """Records whose labels surprised are left out, as the loop itself would; anything else is a defect."""
+        reasons = entry.body["gate"]["reasons"]
+        if all(reason.startswith("surprise: ") for reason in reasons):
+            terminal.say(f"the {self.interval.name} arm held shard records {entry.body['held']}: {reasons[0]}")
+            return
+        raise GateRefused(
+            f"version {entry.seq} of the {self.interval.name} arm was held: {'; '.join(reasons)}",
+            hint="its candidate could not be served as it was trained; see [model] and [gate]",
+            version=entry.seq,
+        )
 
     def swap(self) -> None:
         """Has the server take the newest version now, instead of at its next poll."""
