@@ -1,10 +1,10 @@
 """How fresh the loop is under load: `headrace probe` on a running `headrace up`, with 2,000 and 10,000 lines a second.
 
 Settings of examples/feed: label wait 2 s, disorder bound 1 s, admission 1, all gates at their defaults. But
-`batch_live` is BATCH: Adagrad moves a row by about its rate in a step, however many events of it the step has, so that with the
-default of 1,024 rows a step the score of a fresh value moves by 0.01 in a record and never counts (0.05); k is as many
-events as give it some steps. Three minutes each, after the loop has served its first trained version for 20 s. The
-figures leave out label wait and disorder bound, and are shown by stages: where the seconds go.
+`batch_live` is BATCH: Adagrad moves a row by about its rate in a step, however many events of it the step has, so that
+with the default of 1,024 rows a step the score of a fresh value moves by 0.01 in a record and never counts (0.05); k is
+as many events as give it some steps. Three minutes each, after the loop has served its first trained version for 20 s.
+The figures leave out label wait and disorder bound, and are shown by stages: where the seconds go.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def measured(rate: int, seconds: float, k: int) -> dict[str, Any]:
         with (folder / "up.log").open("wb") as log:
             processes = [
                 subprocess.Popen([*feed, "--sample", "0"], stdout=log, stderr=log),
-                subprocess.Popen(
-                    up, stdout=log, stderr=log, env=os.environ | {"HEADRACE__TRAIN__BATCH_LIVE": str(BATCH)}
-                ),
+                subprocess.Popen(up, stdout=log, stderr=log, env=environment),
             ]
             try:
                 _wait_until_learned(config)
