@@ -44,7 +44,7 @@ from headrace.loop import open_loop
 from headrace.store import open_store
 from paramserver.server import Server
 without_pandas()
-serve = SimpleNamespace(host="127.0.0.1", port=0, max_candidates=1000)
+serve = SimpleNamespace(host="127.0.0.1", port=0, max_candidates=1000, lane=True)
 server = Server(open_loop(open_store(sys.argv[1]), "bench"), SimpleNamespace(serve=serve)).start()
 assert server.wait_until_serving(60)
 print(server.address, flush=True)

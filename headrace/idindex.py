@@ -26,7 +26,7 @@ _ABSENT = np.int32(-1)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 _LEAST_SLOTS = 64
 _STEP = np.arange(1, 2)
-_STEPS = np.arange(1, 9)
+_STEPS = np.arange(1, 17)
 _FEW = 4096
 
 
@@ -50,23 +50,49 @@ class IdIndex:
         """How many ids have a row."""
         return int(np.count_nonzero(self._rows >= 0))
 
+    @property
+    def size(self) -> int:
+        """Slots, used and empty."""
+        return len(self._keys)
+
+    def beside(self) -> IdIndex:
+        """An empty index that shares its keys with this one: `slots` of one are those of the other."""
+        return IdIndex(self._keys, np.full(len(self._rows), _ABSENT, np.int32), self._used)
+
+    def shares(self, other: IdIndex) -> bool:
+        """Whether `slots` of one are those of the other."""
+        return self._keys is other._keys
+
     def find(self, ids: Ids) -> Rows:
         """Row numbers int32 [n] of `ids` int64 [n]; -1 where there is none."""
+        return self.at(self.slots(ids))
+
+    def at(self, slots: Ids) -> Rows:
+        """Row numbers int32 [n] at `slots` int64 [n]; -1 where there is none."""
+        return self._rows.take(slots)
+
+    def slots(self, ids: Ids) -> Ids:
+        """Where `ids` int64 [n] stand, or an empty slot: int64 [n]."""
         slots = self._home(ids)
         keys = self._keys.take(slots)
-        found = self._rows.take(slots)
         open_ = ((keys != ids) & (keys != _EMPTY)).nonzero()[0]
         while len(open_):  # few go on, some of them far: several slots at a time
             steps = _STEPS if len(open_) <= _FEW else _STEP
-            at = (slots[open_, None] + steps) & self._mask
+            at = (slots.take(open_)[:, None] + steps) & self._mask
             keys = self._keys.take(at)
-            ends = (keys == ids[open_, None]) | (keys == _EMPTY)
-            first = ends.argmax(axis=1)
-            line = np.arange(len(open_))
-            found[open_] = self._rows.take(at[line, first])
+            line, step = (keys == ids.take(open_)[:, None]).nonzero()  # a key never stands behind an empty slot
             slots[open_] = at[:, -1]
-            open_ = open_[~ends[line, first]]
-        return found
+            slots[open_.take(line)] = at[line, step]
+            if len(line) == len(open_):
+                break
+            empty = keys == _EMPTY
+            ended = empty.any(axis=1)
+            ended[line] = False
+            absent = ended.nonzero()[0]
+            slots[open_.take(absent)] = at[absent, empty[absent].argmax(axis=1)]
+            ended[line] = True
+            open_ = open_[~ended]
+        return slots
 
     def updated(self, ids: Ids, rows: Rows, gone: Ids | None = None) -> Self:
         """A new index in which `ids` have `rows` and `gone` have none. Ids within one call are unique."""

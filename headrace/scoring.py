@@ -213,11 +213,20 @@ class _Group:
         columns = [inputs.ids[self.features[place]] for place in places]
         ids = np.concatenate(columns) if columns else _NO_IDS
         layout = self._layout(inputs.n, places, [len(column) for column in columns])
-        return [self._fields(table, unknown, ids, layout, inputs) for table, unknown in self._tables]
+        first = self._tables[0][0].index
+        slots = first.slots(ids)
+        found = [
+            table.index.at(slots) if table.index.shares(first) else table.index.find(ids) for table, _ in self._tables
+        ]
+        return [
+            self._fields(table, unknown, rows, layout, inputs)
+            for (table, unknown), rows in zip(self._tables, found, strict=True)
+        ]
 
-    def _fields(self, table: TableView, unknown: Rows, ids: Ids, layout: _Layout, inputs: Inputs) -> _Fields:
-        rows = np.full(len(ids) + 1, ZERO_ROW, np.int32)
-        rows[:-1] = table.index.find(ids)
+    def _fields(self, table: TableView, unknown: Rows, found: Rows, layout: _Layout, inputs: Inputs) -> _Fields:
+        """found: int32 [m], the row of each id of the layout in `table`, -1 where it has none."""
+        rows = np.empty(len(found) + 1, np.int32)
+        rows[:-1], rows[-1] = found, ZERO_ROW
         missing = (rows < 0).nonzero()[0]
         rows[missing] = unknown[layout.owner[missing]]
         pooled = {

@@ -22,7 +22,7 @@ from headrace.scoring import Floats, Ids, Inputs, Ragged
 from paramserver.packed import content_of, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from headrace.features import Feature
     from headrace.schema import Schema
@@ -40,7 +40,7 @@ def inputs_of(request: Request, schema: Schema, max_candidates: int) -> Inputs:
     named = sum(values is not None for _, values in features)
     if named < len(given) or named < len(features):
         _check_names(given, schema)
-    _check_fingerprint(request.message, schema)
+    _check_fingerprint(request, schema)
     ids, numbers = _packed(features) if request.packed else ({}, {})
     lists: dict[str, Ragged] = {}
     for feature, values in features:
@@ -100,9 +100,9 @@ def _check_names(given: Mapping[str, Any], schema: Schema) -> None:
         )
 
 
-def _check_fingerprint(request: Any, schema: Schema) -> None:
-    given = request.schema_fingerprint
-    hashed = [] if given else [n for n, values in request.features.items() if values.WhichOneof("values") == "ids"]
+def _check_fingerprint(request: Request, schema: Schema) -> None:
+    given = request.message.schema_fingerprint
+    hashed = [] if given else [name for name, values in _generated(request) if values.WhichOneof("values") == "ids"]
     if hashed:
         raise InvalidRequest(
             f"feature '{hashed[0]}' comes as ids, but the request has no schema_fingerprint",
@@ -115,6 +115,11 @@ def _check_fingerprint(request: Any, schema: Schema) -> None:
             hint="read the schema from Status and hash again, or send raw values",
             given=given,
         )
+
+
+def _generated(request: Request) -> Iterator[tuple[str, wire.Values]]:
+    for name, values in request.message.features.items():
+        yield name, typed(values) if request.packed else values
 
 
 def _candidates(lines: dict[str, int], max_candidates: int) -> int:

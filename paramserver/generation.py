@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -34,6 +34,8 @@ from headrace.scoring import Scorer, TableView
 from headrace.tower import Tower
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.schema import Schema
     from headrace.version import VersionRecord
 
@@ -99,6 +101,18 @@ class ServingTable:
         """With room for `rows`, for `more`, and for changes."""
         return cls(spec, IdIndex.empty(rows + more), Slab(rows, spec.width, more))
 
+    def beside(self, other: ServingTable) -> ServingTable:
+        """The same table with an index that shares its keys with that of `other`; unchanged if that has no room."""
+        if self.index.shares(other.index):
+            return self
+        ids, lines = self.index.items()
+        if not other.index.has_room(int((other.index.find(ids) < 0).sum())):
+            return self
+        index = other.index.beside()
+        index.put(ids, lines)
+        self.slab.hold(index)
+        return replace(self, index=index)
+
     def changed(self, change: Change) -> ServingTable:
         """The table after `change`; this one stays as it is."""
         table, lines = self, self.slab.take(len(change.ids))
@@ -160,13 +174,14 @@ class Tables:
 
     def changed(self, delta: Delta) -> Tables:
         """The tables after `delta`. DamagedFile if it has other tables, TowerRefused if LiteRT cannot run its tower."""
-        if delta.is_snapshot or not self.tables:
-            tables = tuple(ServingTable.empty(change.spec, len(change.ids)) for change in delta.changes)
-        else:
-            tables = self.tables
+        tables = self.tables
+        if delta.is_snapshot or not tables:
+            tables = _together([ServingTable.empty(change.spec, len(change.ids)) for change in delta.changes])
         if [table.spec for table in tables] != [change.spec for change in delta.changes]:
             raise DamagedFile(f"delta {delta.of} has other tables than the version it changes", of=delta.of)
         changed = tuple(table.changed(change) for table, change in zip(tables, delta.changes, strict=True))
+        if not all(after.index.shares(before.index) for after, before in zip(changed, tables, strict=True)):
+            changed = _together(changed)  # an index has grown, which is rare
         return Tables(changed, self._tower_after(delta), delta.numbers)
 
     def digest(self) -> Digest:
@@ -180,6 +195,16 @@ class Tables:
         if self.tower is not None and self.tower.content == delta.tower:
             return self.tower
         return Tower(delta.tower, like=self.tower)
+
+
+def _together(tables: Sequence[ServingTable]) -> tuple[ServingTable, ...]:
+    """Tables with the same features have nearly the same ids: they share the keys of the one with most room."""
+    largest: dict[tuple[str, ...], ServingTable] = {}
+    for table in tables:
+        known = largest.setdefault(table.spec.features, table)
+        if table.index.size > known.index.size:
+            largest[table.spec.features] = table
+    return tuple(table.beside(largest[table.spec.features]) for table in tables)
 
 
 class Generation:

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headrace import clock, metrics, status
 from headrace.errors import PortInUse, ServingError, SettingsError
+from paramserver.lane import Lane, usable
 from paramserver.predict import Predictor
 from paramserver.replica import RETRY_S, Replica
 from paramserver.servicer import MOST_WATCHERS, Servicer, handlers
@@ -68,7 +69,8 @@ class Server:
         self._servicer = Servicer(
             Predictor(self.replica, model=MODEL, max_candidates=most, now_us=now_us), loop, now_us
         )
-        self._grpc = self._made()
+        self._lane: Lane | None = None
+        self._grpc = self._made(lane=settings.serve.lane and usable())
 
     @property
     def address(self) -> str:
@@ -81,6 +83,8 @@ class Server:
         self._take_port()
         self._tell_health(serving=False)
         self._grpc.start()
+        if self._lane is not None:
+            self._lane.start()
         self.replica.watch(lambda: self._tell_health(serving=self.replica.served is not None))
         if self._follow:
             self._follower.start()
@@ -104,6 +108,8 @@ class Server:
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         self._grpc.stop(grace_s).wait()
+        if self._lane is not None:
+            self._lane.close()
         if self._follower.is_alive():
             self._follower.join()
 
@@ -113,7 +119,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _made(self) -> Any:
+    def _made(self, *, lane: bool) -> Any:
         server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="headrace-call"),
             maximum_concurrent_rpcs=MOST_CALLS,
@@ -123,7 +129,9 @@ class Server:
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
             ],
         )
-        server.add_registered_method_handlers(SERVICE, handlers(self._servicer))
+        server.add_registered_method_handlers(SERVICE, handlers(self._servicer, lane=lane))
+        if lane:
+            self._lane = Lane(server, f"/{SERVICE}/Predict", self._servicer.predict_in_lane, most=MOST_CALLS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server

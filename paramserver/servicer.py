@@ -22,6 +22,7 @@ from headrace.errors import (
     TooLate,
     UnknownModel,
 )
+from paramserver.lane import Refused
 from protos import headrace_pb2 as wire
 from protos import headrace_pb2_grpc
 
@@ -74,7 +75,30 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
 
     def Predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:  # noqa: N802
         """Bytes of a PredictRequest to bytes of a PredictResponse: see `handlers`."""
-        return _answered(context, lambda: self._predict(request, context))
+        return _answered(context, lambda: self.predict(request, context.time_remaining()))
+
+    def predict(self, request: bytes, left_s: float | None) -> bytes:
+        """What `Predict` answers; left_s: until the deadline, None = there is none. UnknownModel, NotReady, …"""
+        began = time.perf_counter()
+        try:
+            if left_s is not None and left_s <= 0:
+                raise TooLate("the deadline had passed before the call was scored", hint="allow more time, or ask less")
+            response, candidates = self._predictor.answer(request)
+        except HeadraceError as error:
+            metrics.PREDICTIONS.labels(status_of(error).name).inc()
+            raise
+        finally:
+            metrics.PREDICT_SECONDS.observe(time.perf_counter() - began)
+        self._answered.inc()
+        metrics.CANDIDATES.inc(candidates)
+        return response
+
+    def predict_in_lane(self, request: bytes, left_s: float | None) -> bytes:
+        """`predict` for a lane (paramserver/lane.py)."""
+        try:
+            return self.predict(request, left_s)
+        except HeadraceError as error:
+            raise Refused(status_of(error), error.message, _metadata_of(error)) from None
 
     def Status(self, request: wire.StatusRequest, context: grpc.ServicerContext) -> wire.StatusResponse:  # noqa: N802
         return _answered(context, lambda: self._status(request))
@@ -115,22 +139,6 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         self._replica.poll()
         generation = self._replica.served
         return self._predictor.served(generation) if generation is not None else None
-
-    def _predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        began = time.perf_counter()
-        try:
-            left_s = context.time_remaining()
-            if left_s is not None and left_s <= 0:
-                raise TooLate("the deadline had passed before the call was scored", hint="allow more time, or ask less")
-            response, candidates = self._predictor.answer(request)
-        except HeadraceError as error:
-            metrics.PREDICTIONS.labels(status_of(error).name).inc()
-            raise
-        finally:
-            metrics.PREDICT_SECONDS.observe(time.perf_counter() - began)
-        self._answered.inc()
-        metrics.CANDIDATES.inc(candidates)
-        return response
 
     def _status(self, request: wire.StatusRequest) -> wire.StatusResponse:
         self._predictor.check_model(request.model)
@@ -182,12 +190,15 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         return response
 
 
-def handlers(servicer: Servicer) -> dict[str, grpc.RpcMethodHandler]:
-    """By name of the method. Messages are those of the service, but Predict takes and gives their bytes."""
+def handlers(servicer: Servicer, *, lane: bool) -> dict[str, grpc.RpcMethodHandler]:
+    """By name of the method. Messages are those of the service, but Predict takes and gives their bytes.
+
+    lane: without Predict, which a lane answers.
+    """
     streams = {"Watch": grpc.unary_stream_rpc_method_handler}
-    found = {"Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict)}
+    found = {} if lane else {"Predict": grpc.unary_unary_rpc_method_handler(servicer.Predict)}
     for method in wire.DESCRIPTOR.services_by_name["HeadraceService"].methods:
-        if method.name not in found:
+        if method.name not in found and not (lane and method.name == "Predict"):
             made = streams.get(method.name, grpc.unary_unary_rpc_method_handler)
             found[method.name] = made(
                 getattr(servicer, method.name),
@@ -205,9 +216,11 @@ def _answered(context: grpc.ServicerContext, answer: Callable[[], _Answer]) -> _
 
 
 def _abort(context: grpc.ServicerContext, error: HeadraceError) -> NoReturn:
-    metadata = [(CODE_KEY, error.code)]
-    if error.hint:
-        metadata.append((HINT_KEY, error.hint.encode("ascii", "replace").decode()))
-    context.set_trailing_metadata(metadata)
+    context.set_trailing_metadata(_metadata_of(error))
     context.abort(status_of(error), error.message)
     raise AssertionError("abort raises")
+
+
+def _metadata_of(error: HeadraceError) -> tuple[tuple[str, str], ...]:
+    code = ((CODE_KEY, error.code),)
+    return (*code, (HINT_KEY, error.hint.encode("ascii", "replace").decode())) if error.hint else code

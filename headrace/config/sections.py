@@ -152,6 +152,7 @@ class ServeSettings(Section):
     host: Text = "127.0.0.1"
     port: Port = 8500
     max_candidates: Count = 1000
+    lane: bool = True  # answer Predict past grpcio's threads, where that was tested
 
 
 class RetentionSettings(Section):

@@ -11,6 +11,7 @@ from headrace.published import PublishedTable
 from paramserver.generation import Tables
 
 SPEC = TableSpec("linear", 1, "f32", ("user",))
+WIDE = TableSpec("embedding", 2, "f32", ("user",))
 
 ids = st.integers(0, 40)
 steps = st.lists(st.dictionaries(ids, st.none() | st.floats(-9, 9, width=32), max_size=20), max_size=8)
@@ -84,3 +85,40 @@ def test_a_branch_leaves_the_other_branch_alone():
     assert values(one) == {1: 5.0, 2: 2.0, 3: 3.0}
     assert values(other) == {1: 1.0, 4: 4.0}
     assert values(other.changed(delta_of(3, {3: 7.0}))) == {1: 1.0, 3: 7.0, 4: 4.0}
+
+
+pairs = st.lists(
+    st.tuples(*[st.dictionaries(st.integers(0, 400), st.none() | st.just(1.0), max_size=150)] * 2), max_size=8
+)
+
+
+@given(pairs)
+@settings(deadline=None, max_examples=40)
+def test_tables_with_the_same_features_each_hold_what_they_were_given(history):
+    tables, plain = Tables(), ({}, {})
+    for version, both in enumerate(history, 1):
+        changes = []
+        for spec, rows, known in zip((SPEC, WIDE), both, plain, strict=True):
+            kept = [id_ for id_, value in rows.items() if value is not None]
+            gone = np.array([id_ for id_, value in rows.items() if value is None], np.int64)
+            new = np.full((len(kept), spec.width), version, np.float32)
+            changes.append(Change.of_rows(spec, np.array(kept, np.int64), new, gone))
+            known.update(dict.fromkeys(kept, version))
+            for id_ in gone.tolist():
+                known.pop(id_, None)
+        tables = tables.changed(Delta(version, version - 1, tuple(changes)))
+        for table, known in zip(tables.tables, plain, strict=True):
+            ids, lines = table.index.items()
+            assert dict(zip(ids.tolist(), table.slab.values[lines, 0].tolist(), strict=True)) == known
+
+
+def test_tables_with_the_same_ids_are_looked_up_once_however_they_grow():
+    tables, ids = Tables(), np.empty(0, np.int64)
+    for version in range(1, 12):
+        ids = np.arange(4**version % 50_000 + version)
+        rows = [np.ones((len(ids), spec.width), np.float32) for spec in (SPEC, WIDE)]
+        changes = tuple(Change.of_rows(spec, ids, part) for spec, part in zip((SPEC, WIDE), rows, strict=True))
+        tables = tables.changed(Delta(version, version - 1, changes))
+        one, other = (table.index for table in tables.tables)
+        assert one.shares(other)
+        assert (other.at(one.slots(ids)) == other.find(ids)).all()

@@ -41,7 +41,8 @@ PLAIN = {"user": "u1", "item": ["i1", "i2"], "tags": ["a"], "price": 3.0}
 
 
 def settings(**serve):
-    return SimpleNamespace(serve=SimpleNamespace(**({"host": "127.0.0.1", "port": 0, "max_candidates": 100} | serve)))
+    told = {"host": "127.0.0.1", "port": 0, "max_candidates": 100, "lane": True} | serve
+    return SimpleNamespace(serve=SimpleNamespace(**told))
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def loop(store):
     return open_loop(store, "test")
 
 
-@pytest.fixture
-def server(loop):
-    with Server(loop, settings(), now_us=lambda: NOW_US, follow=False) as server:
+@pytest.fixture(params=[True, False], ids=["lane", "grpcio"])
+def server(loop, request):
+    with Server(loop, settings(lane=request.param), now_us=lambda: NOW_US, follow=False) as server:
         yield server
 
 
@@ -353,9 +354,10 @@ def test_loopback_addresses_are_taken():
     assert [loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")]
 
 
-def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher):
+@pytest.mark.parametrize("lane", [True, False])
+def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher, lane):
     publisher.start()
-    server = Server(loop, settings()).start()
+    server = Server(loop, settings(lane=lane)).start()
     server.wait_until_serving(5)
     client = Client(server.address, deadline_s=2)
     answers = []
@@ -406,7 +408,7 @@ from paramserver.client import Client
 from paramserver.server import Server
 without_pandas()
 store = open_store("memory://process")
-serve = SimpleNamespace(host="127.0.0.1", port=0, max_candidates=9)
+serve = SimpleNamespace(host="127.0.0.1", port=0, max_candidates=9, lane=True)
 publisher = Publisher(store)
 publisher.start()
 publisher.delta({}, tower=linear_tower(4, 4, 2))
@@ -433,16 +435,9 @@ def test_a_call_whose_deadline_has_passed_is_not_scored(server, publisher, monke
     scored = []
     monkeypatch.setattr(servicer._predictor, "answer", lambda data: scored.append(data) or (b"", 0))
 
-    class Late:
-        def __init__(self, left_s):
-            self.left_s = left_s
-
-        def time_remaining(self):
-            return self.left_s
-
     with pytest.raises(TooLate):
-        servicer._predict(b"", Late(-0.1))
+        servicer.predict(b"", -0.1)
     assert not scored
-    servicer._predict(b"", Late(1.0))
-    servicer._predict(b"", Late(None))  # the twin: with time left, or no deadline, it is
+    servicer.predict(b"", 1.0)
+    servicer.predict(b"", None)  # the twin: with time left, or no deadline, it is
     assert len(scored) == 2

@@ -1,0 +1,77 @@
+"""id -> row, beside a dict: collisions, absent ids, older versions, indexes that share keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.idindex import IdIndex
+
+SLOTS = 64
+IDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=SLOTS // 2, unique=True)
+
+
+def ids_of(values):
+    return np.array(values, np.int64)
+
+
+def rows_of(count, start=0):
+    return np.arange(start, start + count, dtype=np.int32)
+
+
+def colliding(count: int) -> np.ndarray:
+    """Ids that all have the same home slot in an index of `SLOTS` slots."""
+    index = IdIndex.empty(SLOTS // 2)
+    candidates = np.arange(count * SLOTS * 4, dtype=np.int64)
+    homes = index._home(candidates)
+    return candidates[homes == homes[0]][:count]
+
+
+@given(IDS, IDS)
+def test_what_was_put_is_found_and_nothing_else(known, others):
+    index = IdIndex.empty(SLOTS // 2)
+    index.put(ids_of(known), rows_of(len(known)))
+    rows = dict(zip(known, range(len(known)), strict=True))
+    asked = known + others
+    assert index.find(ids_of(asked)).tolist() == [rows.get(one, -1) for one in asked]
+
+
+@pytest.mark.parametrize("count", [2, 17, 30])
+def test_ids_with_one_home_are_told_apart_however_many(count):
+    """More of them than are looked at at a time."""
+    ids = colliding(count + 1)
+    known, absent = ids[:-1], ids[-1:]
+    index = IdIndex.empty(SLOTS // 2)
+    index.put(known, rows_of(count))
+    assert index.find(np.concatenate([known[::-1], absent])).tolist() == [*range(count - 1, -1, -1), -1]
+
+
+@given(IDS, IDS, IDS)
+def test_indexes_that_share_keys_have_rows_of_their_own(one, other, more):
+    first = IdIndex.empty(4 * SLOTS)
+    first.put(ids_of(one), rows_of(len(one)))
+    second = first.beside()
+    second.put(ids_of(other), rows_of(len(other), 100))
+    third = second.updated(ids_of(more), rows_of(len(more), 200))
+    assert first.shares(second)
+    assert first.shares(third)
+    asked = ids_of(one + other + more)
+    slots = first.slots(asked)
+    rows = dict(zip(other, range(100, 100 + len(other)), strict=True))
+    for index, expected in (
+        (first, dict(zip(one, range(len(one)), strict=True))),
+        (second, rows),
+        (third, rows | dict(zip(more, range(200, 200 + len(more)), strict=True))),
+    ):
+        assert index.at(index.slots(asked)).tolist() == [expected.get(id_, -1) for id_ in asked.tolist()]
+    assert second.at(second.slots(asked)).tolist() == second.at(first.slots(asked)).tolist()
+    assert first.at(slots).tolist() == first.find(asked).tolist()
+
+
+def test_an_index_that_grows_shares_no_more():
+    index = IdIndex.empty(4)
+    grown = index.updated(np.arange(1000), rows_of(1000))
+    assert not grown.shares(index)
+    assert grown.find(np.arange(1001)).tolist() == [*range(1000), -1]
