@@ -9,9 +9,10 @@ random order, so that hot rows lie all over the table. A larger table thus has m
 
 Ours: read_shard (hash check, Parquet), examples, statistics, ids to rows, step, progressive evaluation (log-loss, AUC
 and the rest over every row); `mlp` 64-32 with width 16 *and* its linear table. Not in it, because a fit does nothing
-like it: the frozen reference, golden requests, deltas; `trainer.shard_50k_to_delta` has all of them. Keras, with
-TensorFlow's own thread settings: files of the same rows, ids folded by modulo into one Embedding per feature, Dense
-64-32, Adam, `fit` for one epoch, no evaluation. Both: batches of 2,048; rows are counted over all features together.
+like it: the frozen reference, golden requests, deltas; `trainer.shard_50k_to_delta` has all of them. As `headrace
+train` does, it asks for huge pages (headrace/cli/hugepages.py). Keras, with TensorFlow's and the system's own settings:
+files of the same rows, ids folded by modulo into one Embedding per feature, Dense 64-32, Adam, `fit` for one epoch, no
+evaluation. Both: batches of 2,048; rows are counted over all features together.
 
 Each side is a process of its own, made ready first (imports, tracing, a record or some batches that are not timed).
 Then they work in turn, one at a time, ROUNDS times; a ratio is the median over the rounds. Keras rewrites the whole
@@ -34,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from headrace.cli.hugepages import with_huge_pages
 from headrace.config import Settings, parse
 from headrace.loop import open_loop
 from headrace.shard import Shard, ShardRecord, arrange, read_shard, write_shard
@@ -222,10 +224,10 @@ class Worker:
     """One side at one size of table, in a process of its own: neither inherits the other's settings or memory."""
 
     def __init__(self, side: str, bits: int) -> None:
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         self._process = subprocess.Popen(
             [sys.executable, __file__, side, str(bits)],
-            env={**os.environ, **quiet},
+            env=with_huge_pages(environment) if side == "ours" else environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -16,8 +16,10 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the `headrace` script."""
     os.environ["TYPER_USE_RICH"] = "0"  # rich help costs 0.3 s on every start
+    from headrace.cli.hugepages import begin_again
     from headrace.cli.supervise import end_with_parent
 
+    begin_again(sys.argv[1:])
     end_with_parent()
     from headrace.cli.app import run
 
