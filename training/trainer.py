@@ -336,7 +336,7 @@ class Trainer:
         self._past = Past(self._settings.gate.surprise).after(self._newest())
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
-        self._waiting = Waiting(self._shards, self._record.cursor)
+        self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
 
@@ -381,6 +381,8 @@ class Trainer:
             raise status.busy(other)
         with contextlib.suppress(LostRace):  # to one that began at the same time: `_recover` looks whether it fits
             write_start(loop, self._settings, now_us=self._now_us)
+            if head is not None:
+                log.warning("lineage.begun after=%d: other features or another model; it learns anew", head.seq)
 
     def _fold(self) -> None:
         """After a lost race: goes on from the winner, or Busy if that is a living trainer."""

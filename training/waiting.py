@@ -15,18 +15,29 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """Follows the shard log from `cursor` (None: from its first record) on."""
+    """Follows the shard log from `cursor` (None: from its first record) on.
 
-    def __init__(self, log: Log, cursor: Cursor | None) -> None:
+    A lineage that has learned nothing yet leaves out the records with other features that stand before its first own
+    one: they were made for the lineage before it. Later ones are not left out: `examples_in` refuses them.
+    """
+
+    def __init__(self, log: Log, cursor: Cursor | None, schema: Schema) -> None:
         self._follower = Follower(log, cursor)
         self._cursors: dict[int, Cursor] = {}
         self._records: list[ShardRecord] = []
+        self._own_first = None if cursor is not None else schema.fingerprint
+        self.left_out = 0
 
     def poll(self) -> list[ShardRecord]:
         """All records that wait, in order of the log. LogRewritten, DamagedFile, NewerFormat."""
         for entry in self._follower.poll():
+            record = ShardRecord.from_entry(entry)
+            if self._own_first is not None and record.schema != self._own_first:
+                self.left_out += 1
+                continue
+            self._own_first = None
             self._cursors[entry.seq] = entry.cursor()
-            self._records.append(ShardRecord.from_entry(entry))
+            self._records.append(record)
         return self._records
 
     def cursor_of(self, record: ShardRecord) -> Cursor:
@@ -43,7 +54,8 @@ def examples_in(log: Log, record: ShardRecord, schema: Schema) -> Examples:
     if record.schema != schema.fingerprint:
         raise SettingsError(
             f"shard record {record.seq} has the features {record.schema}, the settings those of {schema.fingerprint}",
-            hint="features cannot change within a loop yet: set another loop.root, or restore [features]",
+            hint="the pipeline runs with other [features] than this trainer: start both with the same settings; where "
+            "they change, the trainer begins a new lineage",
             seq=record.seq,
         )
     columns = [*COLUMNS, *(feature.name for feature in schema.features)]

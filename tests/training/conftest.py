@@ -99,6 +99,11 @@ class Feed:
     def __post_init__(self) -> None:
         self.log = self.loop.shard_log()
 
+    def without(self, feature: str) -> None:
+        """From now on records do not have `feature`."""
+        line = next(line for line in SETTINGS.splitlines(keepends=True) if line.startswith(f"{feature} = "))
+        self.settings = parse(SETTINGS.replace(line, "")).replace("model", kind=self.settings.model.kind)
+
     def append(self, rows: pa.Table | None, *, closed_us: int = 0) -> Entry:
         seq = 0 if self.head is None else self.head.seq + 1
         shards = []

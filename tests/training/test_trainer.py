@@ -276,23 +276,51 @@ def test_a_living_rival_stops_it(feed: Any) -> None:
     assert len(versions(loop)) == 1
 
 
-def test_other_features_are_refused_another_model_begins_a_lineage(feed: Any) -> None:
+def test_another_model_begins_a_lineage_that_learns_the_same_records(feed: Any) -> None:
     loop = feed("lr", **NEVER)
     trainer = trainer_of(loop)
     loop.rows(50)
     trainer.step()
     loop.settings = loop.settings.replace("model", kind="mlp")
-    again = trainer_of(loop)
-    again.step()
+    trainer_of(loop).step()
     assert [(record.kind, record.lineage) for record in versions(loop)] == [
         ("start", 0), ("delta", 0), ("start", 2), ("delta", 2)
     ]  # fmt: skip
     assert versions(loop)[-1].trained == ((0, 1),)
+
+
+def test_other_features_begin_a_lineage_that_leaves_out_the_records_before(feed: Any, caplog: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer_of(loop).close()
+    loop.rows(50)
+    trainer_of(loop).step()
+    loop.rows(50)  # nobody has learned it, and nobody can any more
+    loop.without("user_item")
+    again = trainer_of(loop)
+    assert "lineage.begun after=1" in caplog.text
+    assert again.step() is None
+    loop.rows(50)
+    again.step()
+    assert [(one.kind, one.lineage, one.trained) for one in versions(loop)[2:]] == [
+        ("start", 2, ()), ("delta", 2, ((2, 3),))
+    ]  # fmt: skip
+    loop.rows(50)
+    restarted = trainer_of(loop)
+    restarted.step()
+    assert versions(loop)[-1].trained == ((3, 4),)
+
+
+def test_a_pipeline_with_other_features_than_the_trainer_is_told(feed: Any) -> None:
+    loop = feed("lr", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(50)
+    trainer.step()
     entry = loop.rows(5)
     body = dict(loop.log.read(entry.seq).body) | {"schema": "0123456789abcdef"}
     loop.head = loop.log.append("shard", body, entry)
-    with pytest.raises(SettingsError, match="has the features 0123456789abcdef"):
-        again.step()
+    with pytest.raises(SettingsError, match="has the features 0123456789abcdef") as caught:
+        trainer.step()
+    assert "start both with the same settings" in caught.value.hint
 
 
 def test_another_model_does_not_begin_beside_a_living_trainer(feed: Any) -> None:
