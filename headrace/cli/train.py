@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.log import Entry, Log
     from headrace.loop import Loop
+    from headrace.version import VersionRecord
     from training.trainer import Trainer
 
 POLL_S = 0.2
@@ -63,6 +64,7 @@ def train(
         from training.trainer import Trainer
 
         trainer = Trainer(loop, settings)
+        _say_lineage(trainer.record, loop.version_log())
         if watch:
             with resident.until_stopped(f"headrace train --watch -c {config}") as stop:
                 terminal.say(f"trainer ready; following the shard log of {settings.loop.root}")
@@ -110,6 +112,21 @@ def retrain(
     else:
         terminal.show(_line(entry))
     return terminal.Code.REFUSED if entry.kind == "hold" else terminal.Code.OK
+
+
+def _say_lineage(record: VersionRecord, log: Log) -> None:
+    """Tells that a lineage began, if it did just now and is not the first."""
+    if record.kind != "start" or not record.version:
+        return
+    before = log.read(record.version - 1).body
+    old, new = ({one["name"] for one in schema["features"]} for schema in (before["schema"], record.schema))
+    changes = [f"without '{name}'" for name in sorted(old - new)] + [f"with '{name}'" for name in sorted(new - old)]
+    if before["model"] != record.model:
+        changes.append(f"model {before['model'].get('kind')} -> {record.model.get('kind')}")
+    terminal.say(
+        f"version {record.version} begins a new lineage ({', '.join(changes) or 'features changed'}): it learns anew, "
+        "from shard records that have its features; those made before, with others, are left out"
+    )
 
 
 def _telling(trainer: Trainer, log: Log, stop: Callable[[], bool]) -> Callable[[], bool]:

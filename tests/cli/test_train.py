@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from training.start import write_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from headrace.log import Entry
 
@@ -163,3 +163,17 @@ def test_a_request_that_is_not_answered_stays(loop: Loop, capsys: pytest.Capture
     head = loop.requests().head()
     assert head is not None
     assert head.kind == "retrain"
+
+
+def test_a_new_lineage_says_what_changed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, [])
+    assert run(["train"]) == 0
+    assert "new lineage" not in capfd.readouterr().err  # the first one
+    changed = SETTINGS.replace("user = ", "item = ").replace("[features]", '[model]\nkind = "lr"\n[features]')
+    Path("headrace.toml").write_text(changed)
+    write_start(loop, config.load("headrace.toml"))
+    assert run(["train"]) == 0
+    said = capfd.readouterr().err
+    assert "version 1 begins a new lineage (without 'user', with 'item', model dcn_v2 -> lr)" in said
