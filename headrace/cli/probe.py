@@ -1,8 +1,9 @@
 """`headrace probe`: how fresh a running loop is, measured from outside.
 
 Every `EVERY_S` a fresh value of one `id` feature gets `k` events with an extreme label, appended to the loop's own
-sources; all replicas are asked 20 times a second for its score, beside a control value that has no events. What counts,
-and what is left out of the figure: `headrace.cli.probe_figures`.
+sources; all replicas are asked 20 times a second for its score, beside a control value that has no events. The other
+features are those of a recent event: the one with which a fresh value scores nearest to 1/2, where the same step of the
+weights moves a score most. What counts, and what is left out of the figure: `headrace.cli.probe_figures`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def probe(
     with resident.until_stopped(f"headrace probe -c {config}") as stop:
         watchers = [Watcher(address, prober.open) for address in replicas]
         try:
+            prober.aim(watchers[0].scores)
             probes = _run(prober, watchers, seconds, stop)
         finally:
             for watcher in watchers:
@@ -137,6 +139,15 @@ class Prober:
         self.excluded_s = self.wait_s + settings.pipeline.disorder_s
         self._settings, self._places, self._feature, self._k = settings, places, feature, k
         self._nonce, self._count = secrets.token_hex(3), 0
+        self._like = places["impression"].recent[0]
+
+    def aim(self, scores: Callable[[dict[str, list[Any]]], Sequence[float]]) -> None:
+        """Makes probes like the recent event with which a fresh value scores nearest to 1/2."""
+        recent = self._places["impression"].recent
+        others = [self._others(event) for event in recent]
+        asked = {name: [each[name] for each in others] for name in others[0]}
+        found = scores({self._feature.name: [f"probe-{self._nonce}"] * len(recent), **asked})
+        self._like = min(zip(recent, found, strict=True), key=lambda one: abs(one[1] - 0.5))[0]
 
     def append(self) -> Probe:
         """Appends the events of one fresh value."""
@@ -157,17 +168,17 @@ class Prober:
     def _impression(self, value: str, now_us: int) -> dict[str, Any]:
         from headrace.cli.probe_appends import changed, time_in
 
-        stream, place = self._settings.impression, self._places["impression"]
-        like = place.like.get(stream.id)
+        stream = self._settings.impression
+        like = self._like.get(stream.id)
         event_id = secrets.randbits(52) if isinstance(like, int) else f"{value}-{secrets.token_hex(6)}"
-        event = {**place.like, stream.id: event_id, stream.time: time_in(stream.time_unit, now_us)}
+        event = {**self._like, stream.id: event_id, stream.time: time_in(stream.time_unit, now_us)}
         return changed(event, self._feature.path, value)
 
     def _feedback(self, impression: dict[str, Any], now_us: int) -> dict[str, Any]:
         from headrace.cli.probe_appends import time_in
 
         stream, place = self._settings.feedback, self._places[self._settings.feedback_name]
-        event = {**place.like, stream.id: impression[self._settings.impression.id]}
+        event = {**place.recent[0], stream.id: impression[self._settings.impression.id]}
         event[stream.time] = time_in(stream.time_unit, now_us)
         return {**event, stream.label: 1} if stream.label else event
 
@@ -192,6 +203,10 @@ class Watcher:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"probe-{address}", daemon=True)
         self._thread.start()
+
+    def scores(self, features: dict[str, list[Any]]) -> list[float]:
+        """Of so many candidates; Unreachable, NotReady, InvalidRequest."""
+        return [float(score) for score in self._client.predict(features).scores]
 
     def end(self) -> None:
         self._ended.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from headrace import clock
@@ -12,18 +13,21 @@ from headrace.cli.sources import places
 from headrace.errors import NotImplementedYet, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from headrace.config import Settings
 
 
+MOST_RECENT = 100
+
+
 @dataclass(frozen=True)
 class Place:
-    """The newest file of a stream's source, and its last whole event, which probes are made from."""
+    """The newest file of a stream's source, and its last whole events, newest first, which probes are made from."""
 
     file: Path
-    like: dict[str, Any]
+    recent: tuple[dict[str, Any], ...]
 
 
 def places_of(settings: Settings) -> dict[str, Place]:
@@ -39,14 +43,14 @@ def places_of(settings: Settings) -> dict[str, Place]:
                 hint="watch `headrace status`: freshness_s is there for every source",
                 stream=name,
             )
-        like = None if file is None else _last_event(file, stream.where)
-        if file is None or like is None:
+        recent = () if file is None else tuple(islice(_last_events(file, stream.where), MOST_RECENT))
+        if file is None or not recent:
             raise SettingsError(
                 f"[streams.{name}] source: {place} has no event yet that a probe could look like",
                 hint="let the log grow first",
                 stream=name,
             )
-        found[name] = Place(file, like)
+        found[name] = Place(file, recent)
     return found
 
 
@@ -57,7 +61,7 @@ def _newest(place: Path) -> Path | None:
     return place if place.exists() else None
 
 
-def _last_event(file: Path, where: dict[str, Any]) -> dict[str, Any] | None:
+def _last_events(file: Path, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with file.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 65_536))
         lines = log.read().split(b"\n")[:-1]
@@ -71,8 +75,7 @@ def _last_event(file: Path, where: dict[str, Any]) -> dict[str, Any] | None:
             and len(event) > 1
             and all(event.get(name) == value for name, value in where.items())
         ):
-            return event
-    return None
+            yield event
 
 
 def changed(event: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from headrace import config
-from headrace.cli.probe import candidates_of
+from headrace.cli.probe import Prober, candidates_of
 from headrace.cli.probe_appends import append, places_of
 from headrace.cli.probe_figures import Commit, Probe, percentile, stages_of, summary
 from headrace.errors import NotImplementedYet, SettingsError
@@ -83,13 +83,13 @@ def test_stages_add_up_to_the_delay():
     assert stages == {"shard": [1.0], "version": [1.0], "served": [2.0]}
 
 
-def test_probes_look_like_the_newest_whole_event(tmp_path):
+def test_probes_look_like_the_newest_whole_events(tmp_path):
     (tmp_path / "impressions.jsonl").write_text(
         '{"id":1,"ts":2,"user":"u"}\n{"id":7,"ts":8,"user":"w"}\n{"id":9,"t\n{"i'
     )
     (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
     places = places_of(settings_in(tmp_path))
-    assert places["impression"].like == {"id": 7, "ts": 8, "user": "w"}
+    assert places["impression"].recent == ({"id": 7, "ts": 8, "user": "w"}, {"id": 1, "ts": 2, "user": "u"})
     append(places["click"].file, [{"id": 5, "ts": 6}, {"id": 7, "ts": 8}])
     assert [json.loads(line)["id"] for line in places["click"].file.read_text().splitlines()] == [1, 5, 7]
 
@@ -107,3 +107,27 @@ def test_other_sources_and_empty_ones_are_refused(tmp_path):
 def test_one_request_asks_for_every_value_and_its_control():
     first, second = (Probe(name, f"{name}c", 1, 0, 0, "user", {"slot": at}) for at, name in enumerate("vw"))
     assert candidates_of([first, second]) == {"user": ["v", "vc", "w", "wc"], "slot": [0, 0, 1, 1]}
+
+
+def test_the_other_features_are_those_with_which_a_step_moves_the_score_most(tmp_path):
+    events = [{"id": at, "ts": at, "user": "u", "slot": slot} for at, slot in enumerate("abc")]
+    (tmp_path / "impressions.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
+    (tmp_path / "headrace.toml").write_text(
+        SETTINGS.format(impressions="impressions.jsonl") + 'slot = { kind = "category" }\n'
+    )
+    settings = config.load(tmp_path / "headrace.toml")
+    prober = Prober(settings, places_of(settings), settings.schema()["user"], 2)
+    asked = []
+
+    def scores(features):
+        asked.append(features)
+        return [{"a": 0.02, "b": 0.4, "c": 0.9}[slot] for slot in features["slot"]]
+
+    prober.aim(scores)
+    made = prober.append()
+    assert made.features == {"slot": "b"}
+    assert len(set(asked[0]["user"])) == 1  # a value without events
+    assert asked[0]["user"][0] not in ("u", made.value)
+    lines = (tmp_path / "impressions.jsonl").read_text().splitlines()[3:]
+    assert [(json.loads(line)["user"], json.loads(line)["slot"]) for line in lines] == [(made.value, "b")] * 2
