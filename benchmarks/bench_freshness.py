@@ -1,9 +1,8 @@
 """How fresh the loop is under load: `headrace probe` on a running `headrace up`, with 2,000 and 10,000 lines a second.
 
-Settings of examples/feed: label wait 2 s, disorder bound 1 s, admission 1, all gates at their defaults. But
-`batch_live` is BATCH: Adagrad moves a row by about its rate in a step, however many events of it the step has, so that
-with the default of 1,024 rows a step the score of a fresh value moves by 0.01 in a record and never counts (0.05); k is
-as many events as give it some steps. Three minutes each, after the loop has served its first trained version for 20 s.
+Settings of examples/feed: label wait 2 s, disorder bound 1 s, admission 1, all gates and the batch of a step at their
+defaults. Adagrad moves a row by about its rate in a step, however many events of it the step has: k is as many events
+as give a fresh value a step or two. Three minutes each, after the loop has served its first trained version for 20 s.
 The figures leave out label wait and disorder bound, and are shown by stages: where the seconds go.
 """
 
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +21,6 @@ from typing import Any
 
 EXAMPLE = Path(__file__).parents[1] / "examples/feed/headrace.toml"
 SETTLE_S = 20.0
-BATCH = 128
 
 
 def measured(rate: int, seconds: float, k: int) -> dict[str, Any]:
@@ -37,11 +34,10 @@ def measured(rate: int, seconds: float, k: int) -> dict[str, Any]:
         config = str(folder / "headrace.toml")
         feed = [sys.executable, "-m", "headrace.feed.grow", str(folder / "events"), "--rate", str(rate)]
         up = [sys.executable, "-m", "headrace.cli", "up", "-c", config, "--port", "0", "--logs", str(folder / "logs")]
-        environment = os.environ | {"HEADRACE__TRAIN__BATCH_LIVE": str(BATCH)}
         with (folder / "up.log").open("wb") as log:
             processes = [
                 subprocess.Popen([*feed, "--sample", "0"], stdout=log, stderr=log),
-                subprocess.Popen(up, stdout=log, stderr=log, env=environment),
+                subprocess.Popen(up, stdout=log, stderr=log),
             ]
             try:
                 _wait_until_learned(config)

@@ -2,12 +2,15 @@
 
 Every `EVERY_S` a fresh value of one `id` feature gets `k` events with an extreme label, appended to the loop's own
 sources; all replicas are asked 20 times a second for its score, beside a control value that has no events. The other
-features are those of a recent event: the one with which a fresh value scores nearest to 1/2, where the same step of the
-weights moves a score most. What counts, and what is left out of the figure: `headrace.cli.probe_figures`.
+features are those of a recent event: the one with which a value without events scores nearest to 1/2, where the same
+step of the weights moves a score most; the label is the one that is farther from that score. So the probes of one run,
+which share what is learned of those features, do not end in scores of 0 or 1 that nothing moves. What counts, and what
+is left out of the figure: `headrace.cli.probe_figures`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -76,7 +79,6 @@ def probe(
     with resident.until_stopped(f"headrace probe -c {config}") as stop:
         watchers = [Watcher(address, prober.open) for address in replicas]
         try:
-            prober.aim(watchers[0].scores)
             probes = _run(prober, watchers, seconds, stop)
         finally:
             for watcher in watchers:
@@ -139,15 +141,16 @@ class Prober:
         self.excluded_s = self.wait_s + settings.pipeline.disorder_s
         self._settings, self._places, self._feature, self._k = settings, places, feature, k
         self._nonce, self._count = secrets.token_hex(3), 0
-        self._like = places["impression"].recent[0]
+        self._like, self._label = places["impression"].recent[0], 1
 
     def aim(self, scores: Callable[[dict[str, list[Any]]], Sequence[float]]) -> None:
-        """Makes probes like the recent event with which a fresh value scores nearest to 1/2."""
+        """Makes the next probe like the recent event with which a value without events scores nearest to 1/2."""
         recent = self._places["impression"].recent
         others = [self._others(event) for event in recent]
         asked = {name: [each[name] for each in others] for name in others[0]}
         found = scores({self._feature.name: [f"probe-{self._nonce}"] * len(recent), **asked})
-        self._like = min(zip(recent, found, strict=True), key=lambda one: abs(one[1] - 0.5))[0]
+        self._like, score = min(zip(recent, found, strict=True), key=lambda one: abs(one[1] - 0.5))
+        self._label = 1 if score < 0.5 else 0
 
     def append(self) -> Probe:
         """Appends the events of one fresh value."""
@@ -157,11 +160,12 @@ class Prober:
         name = f"probe-{self._nonce}-{self._count}"
         now_us = clock.now_us()
         impressions = [self._impression(name, now_us) for _ in range(self._k)]
-        feedback = [self._feedback(event, now_us) for event in impressions]
+        feedback = [self._feedback(event, now_us) for event in impressions] if self._is_told() else []
         due_us, others = now_us + int(self.wait_s * 1e6), self._others(impressions[0])
-        made = Probe(name, f"{name}-control", 1, now_us, due_us, self._feature.name, others)
+        made = Probe(name, f"{name}-control", self._label, now_us, due_us, self._feature.name, others)
         append(self._places["impression"].file, impressions)
-        append(self._places[self._settings.feedback_name].file, feedback)
+        if feedback:
+            append(self._places[self._settings.feedback_name].file, feedback)
         self.open.append(made)
         return made
 
@@ -180,7 +184,11 @@ class Prober:
         stream, place = self._settings.feedback, self._places[self._settings.feedback_name]
         event = {**place.recent[0], stream.id: impression[self._settings.impression.id]}
         event[stream.time] = time_in(stream.time_unit, now_us)
-        return {**event, stream.label: 1} if stream.label else event
+        return {**event, stream.label: self._label} if stream.label else event
+
+    def _is_told(self) -> bool:
+        """Whether the label comes as feedback: an implicit 0 is what does not come."""
+        return bool(self._label) or self._settings.label.mode == "explicit"
 
     def _others(self, impression: dict[str, Any]) -> dict[str, Any]:
         from headrace.cli.probe_appends import value_at
@@ -247,6 +255,8 @@ def _run(prober: Prober, watchers: Sequence[Watcher], seconds: float, stop: Call
     while not stop():
         now_s = time.monotonic()
         if now_s >= next_s and now_s < until_s:
+            with contextlib.suppress(HeadraceError):  # a server that restarts: like the one before
+                prober.aim(watchers[0].scores)
             probes.append(prober.append())
             next_s += EVERY_S
         for probe in tuple(prober.open):

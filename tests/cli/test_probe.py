@@ -131,3 +131,11 @@ def test_the_other_features_are_those_with_which_a_step_moves_the_score_most(tmp
     assert asked[0]["user"][0] not in ("u", made.value)
     lines = (tmp_path / "impressions.jsonl").read_text().splitlines()[3:]
     assert [(json.loads(line)["user"], json.loads(line)["slot"]) for line in lines] == [(made.value, "b")] * 2
+    assert (made.label, clicks(tmp_path)) == (1, 1 + 2)
+    prober.aim(lambda features: [{"a": 0.02, "b": 0.1, "c": 0.9}[slot] for slot in features["slot"]])
+    made = prober.append()
+    assert (made.features, made.label, clicks(tmp_path)) == ({"slot": "c"}, 0, 1 + 2)  # no click is a 0
+
+
+def clicks(folder):
+    return len((folder / "clicks.jsonl").read_text().splitlines())
