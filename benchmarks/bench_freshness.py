@@ -76,7 +76,7 @@ def main() -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--rates", type=int, nargs="*", default=[2_000, 10_000])
     options.add_argument("--seconds", type=float, default=180.0)
-    options.add_argument("--k", type=int, default=1_000)
+    options.add_argument("--k", type=int, default=2_500)
     given = options.parse_args()
     holds = []
     for rate in given.rates:
