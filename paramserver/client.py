@@ -60,8 +60,16 @@ _ERRORS: Final[dict[grpc.StatusCode, type[HeadraceError]]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: TooLate,
     grpc.StatusCode.UNAVAILABLE: Draining,
+    grpc.StatusCode.CANCELLED: Draining,  # by the server, in the moment in which it stops
     grpc.StatusCode.UNIMPLEMENTED: NotImplementedYet,
 }
+_HINTS: Final[dict[grpc.StatusCode, str]] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "it has too many calls under way: ask fewer at a time, or later",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time (deadline_s), or ask for fewer candidates",
+    grpc.StatusCode.CANCELLED: "the server stops: ask another one, or this one later",
+    grpc.StatusCode.UNIMPLEMENTED: "server and client are of different versions of headrace",
+}
+"""For what gRPC says by itself."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,11 @@ class Client:
             )
         told = next((kind for kind in (NotFound, InvalidTarget) if kind.code == metadata.get(CODE_KEY)), None)
         kind = told or _ERRORS.get(error.code(), ServingError)
-        return kind(error.details() or error.code().name, hint=metadata.get(HINT_KEY, ""), status=error.code().name)
+        return kind(
+            error.details() or error.code().name,
+            hint=metadata.get(HINT_KEY, _HINTS.get(error.code(), "")),
+            status=error.code().name,
+        )
 
 
 def values_of(name: str, value: Any) -> wire.Values:

@@ -2,7 +2,7 @@
 
 Start: refuse an address that is not loopback; take the port (a second server on it is refused); listen, with health
 NOT_SERVING; follow; health SERVING with the first generation. Stop: health NOT_SERVING, new calls UNAVAILABLE, calls
-under way end within `GRACE_S`. Store, trainer and pipeline may be away: what was loaded is served.
+under way end within `GRACE_S`; then gRPC stops. Store, trainer and pipeline may be away: what was loaded is served.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ SERVICE: Final = wire.DESCRIPTOR.services_by_name["HeadraceService"].full_name
 
 POLL_S: Final = 0.05
 GRACE_S: Final = 5.0
+LINGER_S: Final = 0.2  # new calls are refused so long before gRPC stops, which cancels what comes at that moment
+LAST_S: Final = 1.0  # for watchers
 THREADS: Final = 8 + MOST_WATCHERS  # a watcher holds a thread
 MOST_CALLS: Final = 128  # under way or waiting for a thread; more are refused with RESOURCE_EXHAUSTED
 MESSAGE_BYTES: Final = 4 * 2**20
@@ -104,10 +106,11 @@ class Server:
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Refuse new calls, let those under way end within `grace_s`, stop."""
-        self._servicer.draining.set()
         self._stopping.set()
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(grace_s).wait()
+        ended = self._servicer.drain(grace_s)
+        time.sleep(min(LINGER_S, grace_s))
+        self._grpc.stop(min(LAST_S, grace_s) if ended else None).wait()
         if self._lane is not None:
             self._lane.close()
         if self._follower.is_alive():

@@ -62,10 +62,12 @@ def status_of(error: HeadraceError) -> grpc.StatusCode:
 
 
 class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]  # generated, untyped
-    """The six methods, named by the wire. `draining` is set once the server is about to stop."""
+    """The six methods, named by the wire. Once it drains, only Status and Watch answer."""
 
     def __init__(self, predictor: Predictor, loop: Loop, now_us: Now) -> None:
         self.draining = threading.Event()
+        self._under_way = 0
+        self._fewer = threading.Condition()
         self._predictor, self._loop, self._now_us = predictor, loop, now_us
         self._replica = predictor.replica
         self._instance = secrets.token_hex(4)
@@ -73,9 +75,15 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
         self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
         self._answered = metrics.PREDICTIONS.labels("OK")
 
+    def drain(self, grace_s: float) -> bool:
+        """Refuse new calls; whether those under way ended within `grace_s`."""
+        self.draining.set()
+        with self._fewer:
+            return self._fewer.wait_for(lambda: self._under_way == 0, grace_s)
+
     def Predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:  # noqa: N802
         """Bytes of a PredictRequest to bytes of a PredictResponse: see `handlers`."""
-        return _answered(context, lambda: self.predict(request, context.time_remaining()))
+        return _answered(context, lambda: self._whole(lambda: self.predict(request, context.time_remaining())))
 
     def predict(self, request: bytes, left_s: float | None) -> bytes:
         """What `Predict` answers; left_s: until the deadline, None = there is none. UnknownModel, NotReady, …"""
@@ -96,7 +104,7 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
     def predict_in_lane(self, request: bytes, left_s: float | None) -> bytes:
         """`predict` for a lane (paramserver/lane.py)."""
         try:
-            return self.predict(request, left_s)
+            return self._whole(lambda: self.predict(request, left_s))
         except HeadraceError as error:
             raise Refused(status_of(error), error.message, _metadata_of(error)) from None
 
@@ -114,13 +122,27 @@ class Servicer(headrace_pb2_grpc.HeadraceServiceServicer):  # type: ignore[misc]
             self._watchers.release()
 
     def Lookup(self, request: wire.LookupRequest, context: grpc.ServicerContext) -> wire.LookupResponse:  # noqa: N802
-        return _answered(context, lambda: self._predictor.lookup(request))
+        return _answered(context, lambda: self._whole(lambda: self._predictor.lookup(request)))
 
     def Rollback(self, request: wire.RollbackRequest, context: grpc.ServicerContext) -> wire.RollbackResponse:  # noqa: N802
-        return _answered(context, lambda: self._rollback(request, context.peer()))
+        return _answered(context, lambda: self._whole(lambda: self._rollback(request, context.peer())))
 
     def Pin(self, request: wire.PinRequest, context: grpc.ServicerContext) -> wire.PinResponse:  # noqa: N802
-        return _answered(context, lambda: self._pin(request, context.peer()))
+        return _answered(context, lambda: self._whole(lambda: self._pin(request, context.peer())))
+
+    def _whole(self, answer: Callable[[], _Answer]) -> _Answer:
+        """The answer of a call that draining waits for; Draining if it comes too late."""
+        with self._fewer:
+            self._under_way += 1
+        try:
+            if self.draining.is_set():
+                raise Draining("the server is about to stop", hint="ask another one, or this one later")
+            return answer()
+        finally:
+            with self._fewer:
+                self._under_way -= 1
+                if self.draining.is_set():
+                    self._fewer.notify_all()
 
     def _rollback(self, request: wire.RollbackRequest, by: str) -> wire.RollbackResponse:
         self._predictor.check_model(request.model)

@@ -19,10 +19,12 @@ from handmade import PRIOR, SCHEMA, linear_tower
 from headrace import metrics
 from headrace.errors import (
     Draining,
+    HeadraceError,
     InvalidRequest,
     InvalidTarget,
     NotFound,
     NotReady,
+    Overloaded,
     PortInUse,
     SettingsError,
     TooLate,
@@ -32,7 +34,8 @@ from headrace.errors import (
 from headrace.ids import id_of
 from headrace.loop import open_loop
 from paramserver.client import Client, Ids
-from paramserver.server import Server, loopback
+from paramserver.server import MOST_CALLS, Server, loopback
+from paramserver.servicer import MOST_WATCHERS
 from protos import headrace_pb2 as wire
 from protos import headrace_pb2_grpc
 
@@ -354,19 +357,28 @@ def test_loopback_addresses_are_taken():
     assert [loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")]
 
 
+def refusal_of(server):
+    with Client(server.address) as client:
+        try:
+            client.predict(PLAIN)
+        except HeadraceError as error:
+            return error
+
+
 @pytest.mark.parametrize("lane", [True, False])
 def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher, lane):
     publisher.start()
     server = Server(loop, settings(lane=lane)).start()
     server.wait_until_serving(5)
-    client = Client(server.address, deadline_s=2)
-    answers = []
+    client = Client(server.address, deadline_s=20)
+    answers, refusals = [], []
     under_way, go_on = threading.Event(), threading.Event()
     answer = server._servicer._predictor.answer
 
     def slow(request):
-        under_way.set()
-        go_on.wait(5)
+        if not under_way.is_set():
+            under_way.set()
+            go_on.wait(15)
         return answer(request)
 
     server._servicer._predictor.answer = slow
@@ -375,13 +387,57 @@ def test_stopping_ends_calls_under_way_and_refuses_new_ones(loop, publisher, lan
     assert under_way.wait(5)
     stopper = threading.Thread(target=server.stop)
     stopper.start()
-    time.sleep(0.2)
-    with pytest.raises((Draining, Unreachable)):
-        Client(server.address, deadline_s=1).predict(PLAIN)
+    assert server._servicer.draining.wait(5)
+    late = threading.Thread(target=lambda: refusals.append(refusal_of(server)))
+    late.start()
     go_on.set()
-    caller.join(5)
-    stopper.join(5)
+    for thread in (caller, stopper, late):
+        thread.join(10)
+    assert isinstance(refusals[0], Draining | Unreachable)
+    assert refusals[0].hint
     assert answers[0].version == 0
+
+
+def codes_while_it_stops(loop, lane):
+    """Status codes of the calls of three clients, of which each goes on until it is refused."""
+    server = Server(loop, settings(lane=lane)).start()
+    assert server.wait_until_serving(5)
+    codes, answered = [], threading.Semaphore(0)
+
+    def call():
+        with grpc.insecure_channel(server.address) as channel:
+            stub = headrace_pb2_grpc.HeadraceServiceStub(channel)
+            code = grpc.StatusCode.OK
+            while code is grpc.StatusCode.OK:
+                try:
+                    stub.Predict(request_of(), timeout=10)
+                except grpc.RpcError as error:
+                    code = error.code()
+                answered.release()
+                codes.append(code)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    assert all(answered.acquire(timeout=10) for _ in range(30))
+    server.stop()
+    for caller in callers:
+        caller.join(30)
+    return set(codes)
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_calls_that_come_while_it_stops_are_told_so(loop, publisher, lane):
+    publisher.start()
+    for _ in range(10):
+        assert codes_while_it_stops(loop, lane) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_without_a_moment_in_which_it_only_refuses_they_are_cut_off(loop, publisher, monkeypatch):
+    """The twin: gRPC cancels what comes while it stops."""
+    monkeypatch.setattr("paramserver.server.LINGER_S", 0.0)
+    publisher.start()
+    assert any(grpc.StatusCode.CANCELLED in codes_while_it_stops(loop, False) for _ in range(100))
 
 
 def test_an_unreachable_server_is_a_clear_error():
@@ -441,3 +497,64 @@ def test_a_call_whose_deadline_has_passed_is_not_scored(server, publisher, monke
     servicer.predict(b"", 1.0)
     servicer.predict(b"", None)  # the twin: with time left, or no deadline, it is
     assert len(scored) == 2
+
+
+@pytest.fixture
+def busy(server, publisher):
+    """Starts so many calls that wait inside the scoring until the test ends; gives their futures."""
+    if server._lane is not None:
+        pytest.skip("tests/paramserver/test_lane.py has these")
+    publisher.start()
+    server.replica.poll()
+    go_on, answer = threading.Event(), server._servicer._predictor.answer
+    server._servicer._predictor.answer = lambda data: go_on.wait(30) and answer(data)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = headrace_pb2_grpc.HeadraceServiceStub(channel)
+
+        def calls(n):
+            return [stub.Predict.future(request_of(), timeout=60) for _ in range(n)], go_on
+
+        yield calls
+        go_on.set()
+
+
+def test_more_calls_than_it_can_have_under_way_are_refused_at_once(client, busy):
+    calls, go_on = busy(MOST_CALLS + 20)
+    refused = threading.Semaphore(0)
+    for call in calls:
+        call.add_done_callback(lambda _: refused.release())
+    assert all(refused.acquire(timeout=30) for _ in range(20))
+    with pytest.raises(Overloaded) as caught:
+        client.predict(PLAIN)
+    assert caught.value.hint
+    go_on.set()
+    codes = [call.code() for call in calls]
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 20
+    assert codes.count(grpc.StatusCode.OK) == MOST_CALLS
+    assert client.predict(PLAIN).version == 0
+
+
+def test_as_many_calls_as_it_can_have_under_way_are_answered(busy):
+    """The twin: the cap, and nothing else, refuses."""
+    calls, go_on = busy(MOST_CALLS)
+    go_on.set()
+    assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+
+
+def test_a_call_without_an_answer_in_time_ends_with_its_deadline(client, busy):
+    busy(0)
+    with pytest.raises(TooLate):
+        client.predict(PLAIN, deadline_s=0.2)
+
+
+def test_one_watcher_too_many_is_refused_and_holds_up_no_call(server, client, publisher):
+    publisher.start()
+    server.replica.poll()
+    watchers = [client.watch() for _ in range(MOST_WATCHERS)]
+    assert [next(versions) for versions in watchers] == [0] * MOST_WATCHERS
+    with pytest.raises(Overloaded, match="clients are watching already") as caught:
+        next(client.watch())
+    assert "Status" in caught.value.hint
+    assert client.predict(PLAIN).version == 0
+    for versions in watchers:
+        versions.close()
