@@ -3,6 +3,7 @@
 pipeline  200 kills at every failpoint of its commit order and at random: rows equal one batch, sums hold
 trainer   100 kills: final parameters bit-equal to a trainer that never died, versions gapless
 up        100 kills of all processes of `headrace up`: rows equal one batch, versions gapless, digest verified
+swaps     1,000 swaps under four clients, a million predictions: no error, none of another version than it names
 damage    1,000 flips and cuts of committed files: all noticed
 """
 
@@ -36,6 +37,7 @@ def main() -> int:
     pipeline = drive("kill_pipeline", "--kills", "200", "--seed", "7")
     trainer = drive("kill_trainer", "--kills", "100", "--seed", "7")
     up = drive("kill_up", "--kills", "100", "--seed", "7")
+    swaps = drive("swaps", "--swaps", "1000", "--predictions", "1000000", "--seed", "7")
     damage = drive("damage", "--damages", "1000", "--seed", "7")
     figures = [
         _figure("pipeline kills, rows equal one batch, sums hold", pipeline["kills"], "kills", ">= 200, equal",
@@ -44,6 +46,9 @@ def main() -> int:
                 trainer["equal"] and trainer["gapless"] and trainer["once"]),
         _figure("kills of all of headrace up, rows equal, gapless, digest", up["kills"], "kills", ">= 100, equal",
                 all(up[name] for name in ("equal", "sums", "gapless", "digest")) and up["kills"] >= 100),
+        _figure("predictions over swaps, none failed, mixed or older", swaps["predictions"], "calls",
+                ">= 1000000, 1000 swaps", swaps["swaps"] >= 1000 and swaps["predictions"] >= 1_000_000
+                and not any(swaps[name] for name in ("errors", "mixed", "back", "unserved"))),
         _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
     ]  # fmt: skip
     kept = {

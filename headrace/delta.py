@@ -50,7 +50,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.errors import DamagedFile, HeadraceError, NewerFormat
+from headrace.errors import DamagedFile, HeadraceError, NewerFormat, NotFound
 from headrace.record import check_sha256
 
 if TYPE_CHECKING:
@@ -378,6 +378,18 @@ def load_delta(store: Store, path: str, sha256: str) -> Delta:
         with pa.memory_map(str(local)) as mapped:
             data = mapped.read_buffer()
     else:
-        data = pa.py_buffer(store.read(path))
+        data = pa.py_buffer(_read(store, path))
     check_sha256(memoryview(data), sha256, path)
     return read_delta(data, name=path)
+
+
+def _read(store: Store, path: str) -> bytes:
+    try:
+        return store.read(path)
+    except NotFound as error:
+        raise NotFound(
+            f"{path} is missing",
+            hint="replicas serve the version before until it is restored from a copy of the root, or a later snapshot "
+            "leads past it",
+            path=path,
+        ) from error
