@@ -4,6 +4,8 @@ pipeline  200 kills at every failpoint of its commit order and at random: rows e
 trainer   100 kills: final parameters bit-equal to a trainer that never died, versions gapless
 up        100 kills of all processes of `headrace up`: rows equal one batch, versions gapless, digest verified
 swaps     1,000 swaps under four clients, a million predictions: no error, none of another version than it names
+replicas  1,000 files dropped, reordered, duplicated, damaged; 200 versions offline; 50 restored logs: all noticed, and
+          the digest of the published table afterwards
 damage    1,000 flips and cuts of committed files: all noticed
 """
 
@@ -38,6 +40,7 @@ def main() -> int:
     trainer = drive("kill_trainer", "--kills", "100", "--seed", "7")
     up = drive("kill_up", "--kills", "100", "--seed", "7")
     swaps = drive("swaps", "--swaps", "1000", "--predictions", "1000000", "--seed", "7")
+    replicas = drive("replicas", "--faults", "1000", "--offline", "200", "--restores", "50", "--seed", "7")
     damage = drive("damage", "--damages", "1000", "--seed", "7")
     figures = [
         _figure("pipeline kills, rows equal one batch, sums hold", pipeline["kills"], "kills", ">= 200, equal",
@@ -49,6 +52,12 @@ def main() -> int:
         _figure("predictions over swaps, none failed, mixed or older", swaps["predictions"], "calls",
                 ">= 1000000, 1000 swaps", swaps["swaps"] >= 1000 and swaps["predictions"] >= 1_000_000
                 and not any(swaps[name] for name in ("errors", "mixed", "back", "unserved"))),
+        _figure("faults of files as a replica gets them: noticed, nothing wrong served, healed", replicas["noticed"],
+                "of 1000", "all", replicas["noticed"] == replicas["healed"] == 1000 and not replicas["wrong"]),
+        _figure("restored logs reported and followed", replicas["restored"]["reported"], "of 50", "all",
+                replicas["restored"]["reported"] == replicas["restored"]["equal"] == 50),
+        _figure("versions a replica was offline for, digest equal afterwards", replicas["offline"][1]["versions"],
+                "versions", ">= 200", all(one["equal"] and one["versions"] >= 200 for one in replicas["offline"])),
         _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
     ]  # fmt: skip
     kept = {

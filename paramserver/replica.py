@@ -223,6 +223,8 @@ class Replica:
             except HeadraceError as problem:
                 failed = problem
             else:
+                if failed is not None and self._problem is None:  # over before it was told: Status says what was wrong
+                    self.last_problem = (self._now_us(), _without_frames(failed))
                 failed = None
             if len(self._waiting) > 1 or failed is None:
                 self._waiting.popleft()
@@ -324,9 +326,14 @@ def _caught(step: Callable[[], None]) -> HeadraceError | None:
     try:
         step()
     except HeadraceError as problem:
-        problem.__context__ = None
-        return problem.with_traceback(None)  # its frames hold tables
+        return _without_frames(problem)
     return None
+
+
+def _without_frames(problem: HeadraceError) -> HeadraceError:
+    """Frames hold tables."""
+    problem.__context__ = None
+    return problem.with_traceback(None)
 
 
 def _check_scores(generation: Generation) -> None:

@@ -242,6 +242,20 @@ def test_a_later_snapshot_leads_past_a_damaged_delta(replica, publisher, store):
     assert replica.problem is None
 
 
+def test_what_is_passed_in_the_same_look_is_told_afterwards(replica, publisher, store):
+    publisher.start()
+    publisher.delta({"linear": {U1: [1.0]}})
+    replica.poll()
+    publisher.delta({"linear": {U1: [2.0]}})
+    path = publisher.record.delta.path
+    damage(store, path)
+    publisher.snapshot()
+    publisher.hold()
+    replica.poll()
+    assert (replica.generation().version, score(replica), replica.problem) == (3, probability(2.0), None)
+    assert path in replica.last_problem[1].message
+
+
 def test_a_replica_starts_beside_a_damaged_snapshot(replica, publisher, store):
     publisher.start()
     publisher.delta({"linear": {U1: [1.0]}})
