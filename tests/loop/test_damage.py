@@ -26,6 +26,13 @@ def test_every_damage_is_noticed():
     assert len(result["folders"]) >= 5
 
 
+def test_a_server_keeps_its_version_and_a_stage_stops_naming_the_file():
+    result = damage("--damages", "40", "--used", "40")
+    assert result["wrong"] == [], result
+    assert set(result["used"].values()) == {40}
+    assert {"pipeline", "trainer"} & set(result["stopped"])
+
+
 def test_without_hashes_it_is_not():
     """The twin."""
     assert damage("--damages", "30", "--without-hashes", "--seed", "1")["noticed"] < 30
