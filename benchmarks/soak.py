@@ -6,6 +6,7 @@ up        100 kills of all processes of `headrace up`: rows equal one batch, ver
 swaps     1,000 swaps under four clients, a million predictions: no error, none of another version than it names
 replicas  1,000 files dropped, reordered, duplicated, damaged; 200 versions offline; 50 restored logs: all noticed, and
           the digest of the published table afterwards
+outage    MLflow refused, hung, on a full disk for 20 versions: no call by the trainer, each logged once afterwards
 damage    1,000 flips and cuts of committed files: all noticed; 300 of them met by servers, pipeline and trainer, which
           go on rightly or stop naming the file
 """
@@ -42,6 +43,7 @@ def main() -> int:
     up = drive("kill_up", "--kills", "100", "--seed", "7")
     swaps = drive("swaps", "--swaps", "1000", "--predictions", "1000000", "--seed", "7")
     replicas = drive("replicas", "--faults", "1000", "--offline", "200", "--restores", "50", "--seed", "7")
+    outage = drive("outage", "--versions", "20", "--seed", "7")
     damage = drive("damage", "--damages", "1000", "--used", "300", "--seed", "7")
     figures = [
         _figure("pipeline kills, rows equal one batch, sums hold", pipeline["kills"], "kills", ">= 200, equal",
@@ -59,6 +61,9 @@ def main() -> int:
                 replicas["restored"]["reported"] == replicas["restored"]["equal"] == 50),
         _figure("versions a replica was offline for, digest equal afterwards", replicas["offline"][1]["versions"],
                 "versions", ">= 200", all(one["equal"] and one["versions"] >= 200 for one in replicas["offline"])),
+        _figure("ways MLflow was away for 20 versions, each logged once afterwards", len(outage["ways"]), "of 3",
+                "all, no call by the trainer", not outage["imported"] and len(outage["ways"]) == 3
+                and all(one["once"] and one["told"] and not one["connections"] for one in outage["ways"].values())),
         _figure("damaged files noticed", damage["noticed"], "of 1000", "all", damage["noticed"] == 1000),
         _figure("damaged files met by servers, pipeline and trainer, none used", damage["used"]["trainer"],
                 "of 300", "all", not damage["wrong"]),

@@ -1,6 +1,6 @@
 """A replica follows the version log of one model: what is committed is applied, what may be served is served.
 
-One pass (`poll`), called every 50 ms:
+One pass (`poll`), called every 20 ms (every 50 ms where the store is not local):
 
     1  read the records after the cursor, verified              the log is unreadable: keep serving, say so, try again;
                                                                 one record is damaged or missing: say so, go on after it

@@ -36,6 +36,7 @@ MODEL: Final = "default"
 SERVICE: Final = wire.DESCRIPTOR.services_by_name["HeadraceService"].full_name
 
 POLL_S: Final = 0.05
+POLL_LOCAL_S: Final = 0.02  # where a look is one system call: 0.3 % of a core
 GRACE_S: Final = 5.0
 LINGER_S: Final = 0.2  # new calls are refused so long before gRPC stops, which cancels what comes at that moment
 LAST_S: Final = 1.0  # for watchers
@@ -64,6 +65,7 @@ class Server:
         self._loop = loop
         self._now_us = now_us
         self._follow = follow
+        self._poll_s = POLL_S if loop.store.path_of("loop.json") is None else POLL_LOCAL_S
         self._stopping = threading.Event()
         self._follower = threading.Thread(target=self._run, name="headrace-follower", daemon=True)
         self._health = health.HealthServicer()
@@ -162,7 +164,7 @@ class Server:
         with status.Pulse(self._loop.store, "server", self._info, now_us=self._now_us):
             while not self._stopping.is_set():
                 self._poll()
-                self._stopping.wait(POLL_S)
+                self._stopping.wait(self._poll_s)
 
     def _poll(self) -> None:
         before, began = str(self.replica.problem or ""), time.monotonic()

@@ -309,7 +309,8 @@ def _batches(records: Sequence[VersionRecord]) -> Iterator[list[Metric]]:
 
 
 def _as_uri(url: str) -> str:
-    return url if "://" in url else f"file://{os.path.realpath(url)}"
+    """A scheme of its own for files: of `file://` an MLflow server wants those in its own folders only."""
+    return url if "://" in url else f"headrace://{os.path.realpath(url)}"
 
 
 def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
