@@ -9,7 +9,8 @@ open files and threads; of the root, bytes and files.
 The rule: the first third warms up. A value grows if its median in the last third is above its median in the middle
 third by more than a tenth, and by more than FLOORS, which is what one look differs from the next. What began with
 nothing and grows for ever at a constant pace gains two thirds. Ids have no time to live yet, so that tables grow with
-the ids that came.
+the ids that came. Retention comes round once a minute, so that what the root holds goes up and down: a third should
+have several passes, and runs of less than a quarter of an hour say little of it.
 """
 
 from __future__ import annotations
