@@ -53,6 +53,7 @@ SCHEMA = Schema(tuple(Feature(name, "id", (name,)) for name in FEATURES))
 SPECS = (TableSpec("linear", 1, "f32", FEATURES), TableSpec("embedding", 4, "f32", FEATURES))
 ASKED = [id_of("user", "u"), *(id_of("item", f"i{i}") for i in range(ITEMS))]
 PREDICT = "/headrace.v1.HeadraceService/Predict"
+KINDS = ("delta", "rollback", "snapshot")
 TOLERANCE = 1e-5
 LONGEST_S = 60.0
 
@@ -82,7 +83,7 @@ def serve(root: Path, *, in_place: bool) -> int:
 
     if in_place:
         _write_in_place()
-    settings: Any = SimpleNamespace(serve=SimpleNamespace(host="127.0.0.1", port=0, max_candidates=1000))
+    settings: Any = SimpleNamespace(serve=SimpleNamespace(host="127.0.0.1", port=0, max_candidates=1000, lane=True))
     with Server(open_loop(open_store(str(root)), "swaps"), settings) as server:
         print(server.address, flush=True)
         sys.stdin.read()
@@ -254,7 +255,7 @@ def swapped(folder: Path, swaps: int, predictions: int, seed: int, *, in_place: 
             _called(counts, CLIENTS)
             began = time.monotonic()
             for swap in range(swaps):
-                kind = rng.choices(["delta", "rollback", "snapshot"], [7, 2, 1])[0]
+                kind = KINDS[swap] if swap < len(KINDS) else rng.choices(KINDS, [7, 2, 1])[0]
                 getattr(echo, kind)()
                 kinds[kind] += 1
                 unserved += not _served(channel, echo.publisher.next - 1)
