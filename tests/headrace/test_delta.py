@@ -270,7 +270,7 @@ def test_a_truncated_or_missing_file_is_noticed(store):
     with pytest.raises(DamagedFile):
         load_delta(store, "d.arrow", sha256)
     store.delete("d.arrow")
-    with pytest.raises(NotFound, match="d.arrow is missing") as caught:
+    with pytest.raises(NotFound, match=r"d\.arrow is missing") as caught:
         load_delta(store, "d.arrow", sha256)
     assert "restored from a copy" in caught.value.hint
 
