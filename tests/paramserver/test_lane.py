@@ -101,12 +101,16 @@ def test_many_calls_of_many_clients_are_each_answered_once(echo):
 
 
 def test_more_calls_than_may_wait_are_refused_and_those_that_wait_are_answered(echo):
+    """How many are refused depends on how many the lane finds at once when it looks again."""
     held = echo.hold()
-    waiting = [echo.call.future(b"%d" % i, timeout=20) for i in range(MOST + 2)]
+    waiting = [echo.call.future(b"%d" % i, timeout=20) for i in range(200)]
     echo.go_on.set()
     codes = [code_of(future) for future in (held, *waiting)]
-    assert codes.count(grpc.StatusCode.OK) == 1 + MOST
-    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2
+    assert codes[0] == grpc.StatusCode.OK
+    assert codes.count(grpc.StatusCode.OK) >= 1 + MOST
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 1
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert len(echo.handled) == codes.count(grpc.StatusCode.OK)
 
 
 def test_a_call_whose_deadline_passes_while_it_waits_is_given_to_the_handler_as_late(echo):
