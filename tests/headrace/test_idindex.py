@@ -75,3 +75,32 @@ def test_an_index_that_grows_shares_no_more():
     grown = index.updated(np.arange(1000), rows_of(1000))
     assert not grown.shares(index)
     assert grown.find(np.arange(1001)).tolist() == [*range(1000), -1]
+
+
+def test_the_rows_of_an_index_that_is_gone_are_written_over_and_those_of_no_other():
+    ids = ids_of(range(20))
+    first = IdIndex.empty(20)
+    first.put(ids, rows_of(20))
+    held = first.updated(ids, rows_of(20, 100))
+    newest = held.updated(ids, rows_of(20, 200))
+    memory = newest._rows
+    newest = held.updated(ids, rows_of(20, 300))
+    after = newest.updated(ids[:5], rows_of(5, 400), gone=ids[5:6])
+    assert after._rows is memory
+    assert first.find(ids).tolist() == list(range(20))
+    assert held.find(ids).tolist() == list(range(100, 120))
+    assert newest.find(ids).tolist() == list(range(300, 320))
+    assert after.find(ids).tolist() == [*range(400, 405), -1, *range(306, 320)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(0, 40), unique=True, max_size=20)), max_size=30))
+def test_indexes_that_are_held_stay_what_they_were_whichever_others_go(steps):
+    held = [(IdIndex.empty(41), {})]
+    for count, (of, changed) in enumerate(steps, 1):
+        index, known = held[of % len(held)]
+        after = index.updated(ids_of(changed), rows_of(len(changed), 100 * count))
+        held.append((after, known | {id_: 100 * count + place for place, id_ in enumerate(changed)}))
+        if len(held) > 4:
+            del held[of % len(held)]
+        for one, expected in held:
+            assert one.find(ids_of(range(41))).tolist() == [expected.get(id_, -1) for id_ in range(41)]
