@@ -36,10 +36,15 @@ def rollback(loop: Loop, to: int, *, by: str, reason: str, now_us: int, model: s
     """Appends the record that goes back to version `to`. NotFound, InvalidTarget; each says which versions can be."""
 
     def planned(head: VersionRecord, read: Read) -> VersionRecord:
-        _check_rollback(loop, head, to, read)
-        return rollback_of(head, to, read, now_us=now_us, code=__version__)
+        return planned_rollback(loop, head, to, read, now_us=now_us)
 
     return _append(loop, model, planned, {"action": "rollback", "by": by, "reason": reason})
+
+
+def planned_rollback(loop: Loop, head: VersionRecord, to: int, read: Read, *, now_us: int) -> VersionRecord:
+    """The record that goes back to version `to`, not yet appended. NotFound, InvalidTarget."""
+    _check_rollback(loop, head, to, read)
+    return rollback_of(head, to, read, now_us=now_us, code=__version__)
 
 
 def pin(loop: Loop, to: int | None, *, by: str, reason: str, now_us: int, model: str = MODEL) -> Entry:

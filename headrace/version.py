@@ -292,6 +292,15 @@ def trained_since(to: int, version: int, read: Callable[[int], VersionRecord]) -
     return difference(learned, known)
 
 
+def tried(version: int, later: Iterable[VersionRecord]) -> str:
+    """What trials found of a version: good | worse, or "" as long as no verdict in `later` is about it."""
+    for record in later:
+        for verdict in record.verdicts:
+            if verdict["anchor"] < version <= verdict["version"] < record.version:
+                return str(verdict["result"])
+    return ""
+
+
 def trained_in(version: int, read: Callable[[int], VersionRecord]) -> Ranges:
     """Shard records in the lineage of a version's weights: what its table has learned from, each once."""
     found: Ranges = ()

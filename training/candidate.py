@@ -18,7 +18,7 @@ from training.surprise import Excess, excess_of
 from training.tower import Template, has_tower
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from headrace.delta import Delta
     from headrace.published import PublishedTable
@@ -68,11 +68,16 @@ class Encoded:
 
 
 def learned(
-    state: State, records: Sequence[ShardRecord], examples: Iterable[Examples], frozen: Scorer | None
+    state: State,
+    records: Sequence[ShardRecord],
+    examples: Iterable[Examples],
+    frozen: Scorer | None,
+    look: Callable[[Examples], None] = lambda _: None,
 ) -> Candidate | None:
     """Steps 1 and 2 of the commit order: scores the rows with the frozen reference, then learns them.
 
-    examples: of each record, in order. None if no record has a row. Begins the journal: `state.undo` takes it back.
+    examples: of each record, in order; look: at each before it is learned. None if no record has a row. Begins the
+    journal: `state.undo` takes it back.
     """
     state.begin()
     labels, reference, logits, newest = [], [], [], None
@@ -81,6 +86,7 @@ def learned(
             continue
         if frozen is not None:
             reference.append(frozen.logits(Inputs.of(rows.encoded)))
+        look(rows)
         hit("trainer.scored")
         logits.append(state.learn(rows))
         labels.append(rows.labels)
@@ -126,7 +132,8 @@ def encoded(
         )
     shapes = all(part.rows.shape[1] == part.spec.width for part in rows)
     hit("trainer.encoded")
-    return Encoded(delta, inverse, offset, Report(finite, shapes, norm_of(weights), like.norm_before, scored))
+    report = Report(finite, shapes, norm_of(weights), like.norm_before, scored, correction=correction)
+    return Encoded(delta, inverse, offset, report)
 
 
 def offset_of(design: Design, weights: Mapping[str, Floats]) -> float:

@@ -6,12 +6,19 @@ G0 structure   every weight and row finite; shapes as the design says; the norm 
                times that of the version before
 G1 golden      requests from the newest record, scored by headrace.scoring (what the server runs) on published rows
                and by TensorFlow: finite, at most `golden_tolerance` apart, not all the same
+G2 shift       rows of the newest record by the candidate, which has learned them, and by the version that it changes:
+               not worse (training/trial.py)
+G3 later       the same, on records that the candidate has not learned. Within `wait_s` before it is published, else
+               marked pending, and the verdict stands in a later version
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.trial import Sums
 
 SMALL_NORM = 1.0
 """A tower below it has only begun to learn (lr begins with zeros): it is not compared with its own norm."""
@@ -32,7 +39,8 @@ class Golden:
 class Report:
     """What was measured of a candidate. norm_before: None if no version of the lineage was published yet.
 
-    surprise, greatest: see training/surprise.py.
+    surprise, greatest: see training/surprise.py; shift: on the newest rows, the version before as the anchor;
+    correction: the part of the offset that late positives add.
     """
 
     finite: bool
@@ -42,6 +50,8 @@ class Report:
     golden: Golden | None
     surprise: float | None = None
     greatest: float = 0.0
+    shift: Sums | None = None
+    correction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decision:
-    """action: publish | hold; reasons: why it is held, one sentence each."""
+    """action: publish | hold; reasons: why it is held, one sentence each; g3: pending | good | worse."""
 
     action: str
     reasons: tuple[str, ...]
     report: Report
+    g3: str = "pending"
 
     def to_json(self) -> dict[str, Any]:
         """The `gate` of a version record; what is not finite is null."""
@@ -67,7 +78,7 @@ class Decision:
         report["norm"] = _finite(report["norm"])
         if report["golden"]:
             report["golden"] = {name: _finite(value) for name, value in report["golden"].items()}
-        return {"action": self.action, "reasons": list(self.reasons), **report}
+        return {"action": self.action, "reasons": list(self.reasons), "g3": self.g3, **report}
 
 
 def decide(report: Report, limits: Limits) -> Decision:
@@ -85,7 +96,17 @@ def decide(report: Report, limits: Limits) -> Decision:
         )
     if report.finite and report.golden is not None:
         reasons += _golden(report.golden, limits)
+    if report.finite and report.shift is not None and report.shift.worse():
+        reasons.append(f"G2: worse on rows that it has learned: {report.shift.worse()}")
     return Decision("hold" if reasons else "publish", tuple(reasons), report)
+
+
+def tried(decision: Decision, sums: Sums) -> Decision:
+    """The decision to publish, after the candidate stood beside the version before on a later record."""
+    reason = sums.worse()
+    if not reason:
+        return replace(decision, g3="good")
+    return replace(decision, action="hold", reasons=(f"G3: worse on a later record: {reason}",), g3="worse")
 
 
 def _structure(report: Report, limits: Limits) -> list[str]:

@@ -16,6 +16,7 @@ from training.statistics import standardised
 
 if TYPE_CHECKING:
     from headrace.published import PublishedTable
+    from training.before import Before
     from training.examples import Column, Examples
     from training.recipe import Design
     from training.step import Learner
@@ -39,7 +40,7 @@ def golden(
 
     correction: the part of `offset` that TensorFlow's logits lack, since training knows nothing of late positives.
     """
-    chosen = np.unique(np.linspace(0, len(examples) - 1, wanted).astype(np.int64))
+    chosen = spread_over(examples, wanted)
     requests = examples.encoded.take(chosen)
     served = _scorer_for(design, published, examples, chosen, offset).score(Inputs.of(requests))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -53,6 +54,19 @@ def golden(
         difference=difference,
         spread=float(np.ptp(served)),
     )
+
+
+def logits_of(
+    design: Design, published: PublishedTable | Before, examples: Examples, chosen: Chosen, offset: float
+) -> Floats:
+    """What the server's scorer makes of the chosen rows: logits float32 [n]."""
+    scorer = _scorer_for(design, published, examples, chosen, offset)
+    return scorer.logits(Inputs.of(examples.encoded.take(chosen)))
+
+
+def spread_over(examples: Examples, wanted: int) -> Chosen:
+    """Up to `wanted` row numbers, evenly spread."""
+    return np.unique(np.linspace(0, len(examples) - 1, wanted).astype(np.int64))
 
 
 def frozen_scorer(design: Design, published: PublishedTable, offset: float) -> Scorer:
@@ -73,7 +87,9 @@ def reference_logits(
     return logits
 
 
-def _scorer_for(design: Design, published: PublishedTable, examples: Examples, chosen: Chosen, offset: float) -> Scorer:
+def _scorer_for(
+    design: Design, published: PublishedTable | Before, examples: Examples, chosen: Chosen, offset: float
+) -> Scorer:
     """The server's scorer over those rows of the published table that the chosen requests need."""
     views = []
     for spec in design.tables:
@@ -85,7 +101,7 @@ def _scorer_for(design: Design, published: PublishedTable, examples: Examples, c
     return _scorer(design, published, views, offset)
 
 
-def _scorer(design: Design, published: PublishedTable, views: list[TableView], offset: float) -> Scorer:
+def _scorer(design: Design, published: PublishedTable | Before, views: list[TableView], offset: float) -> Scorer:
     runner = Tower(published.tower) if published.tower is not None else None
     prior = float(1 / (1 + np.exp(-design.bias)))
     return Scorer(views, runner, prior=prior, offset=offset, numbers=published.numbers, number_names=design.numbers)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.delta import Digest, load_delta
-from headrace.errors import DamagedFile
+from headrace.errors import DamagedFile, NotFound
 from headrace.published import PublishedTable
 from headrace.version import Kept, VersionRecord, path_to
 from training.checkpoint import read_checkpoint, same_machine
 from training.state import State
 
 if TYPE_CHECKING:
+    from headrace.delta import Delta
     from headrace.store import Store
     from training.examples import Examples
     from training.recipe import Design
@@ -81,11 +82,41 @@ def published_at(store: Store, design: Design, version: int, read: Read) -> Publ
     for file in [*named, *(record.delta for record in path.deltas)]:
         assert file is not None
         table.apply(load_delta(store, file.path, file.sha256))
-    record = read(version)
+    _check_digest(table, read(version))
+    return table
+
+
+def _check_digest(table: PublishedTable, record: VersionRecord) -> None:
     if table.digest() != Digest.from_json(record.digest):
         raise DamagedFile(
-            f"the deltas up to version {version} do not give the digest that its record names",
+            f"the deltas up to version {record.version} do not give the digest that its record names",
             hint="run `headrace log verify --deep`",
-            version=version,
+            version=record.version,
         )
-    return table
+
+
+def published_since(
+    store: Store, design: Design, anchor: int, version: int, read: Read
+) -> tuple[PublishedTable, list[Delta]]:
+    """The published table of `version`, and the inverses of the deltas that lead to it from `anchor`.
+
+    NotFound if `anchor` cannot be reached, or is not on the way. DamagedFile as `published_at`.
+    """
+    deltas: list[VersionRecord] = []
+    at: int | None = version
+    while at != anchor:
+        if at is None or at < anchor:
+            raise NotFound(f"version {anchor} is not among those that version {version} comes from")
+        record = read(at)
+        deltas += [record] if record.delta is not None else []
+        at = record.table_of
+    table, inverses = published_at(store, design, anchor, read), []
+    for record in reversed(deltas):
+        assert record.delta is not None
+        delta = load_delta(store, record.delta.path, record.delta.sha256)
+        inverses.append(table.inverse(delta))
+        if inverses[-1].is_snapshot:
+            raise NotFound(f"version {version} has other parts than version {anchor}")
+        table.apply(delta)
+    _check_digest(table, read(version))
+    return table, inverses

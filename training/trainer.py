@@ -12,9 +12,11 @@ names, and weights in memory that recovery learns again; after 7, recovery repla
 7. Append the version record, which names all of these.        trainer.before_commit, trainer.committed
 8. Remember the new head.
 
-A candidate that the gate refuses is undone from its journal; a `hold` record lists its shards. If it
-had several records, they are tried one by one. A version number lost to a control record, or to this trainer's dead
-self, is folded the same way, and the candidate planned anew; lost to a living trainer, this one stops (`Busy`).
+A candidate that the gate refuses is undone from its journal; a `hold` record lists its shards. If it had several
+records, they are tried one by one. If its records show that what is served is worse than what was served before
+(training/judge.py), it is undone, too, and a `rollback` record goes back. A version number lost to a control record, or
+to this trainer's dead self, is folded the same way, and the candidate planned anew; lost to a living trainer, this one
+stops (`Busy`).
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace import __version__, clock, metrics, status
+from headrace import __version__, clock, control, metrics, status
 from headrace.collector import VersionCollector
 from headrace.delta import write_delta
-from headrace.errors import Busy, LostRace, NotFound, StoreFull
+from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Cursor, Follower
 from headrace.room import Room
@@ -38,14 +40,16 @@ from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
 from training.checkpoint import write_checkpoint
-from training.gate import Decision, Limits, decide
+from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
+from training.judge import Judge
 from training.reading import ahead
 from training.recipe import design_of
-from training.recover import plan_of, published_at, recovered
+from training.recover import plan_of, published_at, published_since, recovered
 from training.start import continues, write_start
 from training.surprise import RECENT, Past
 from training.tower import has_tower, template_of
+from training.trial import Trial, Verdict
 from training.waiting import Waiting, examples_at, examples_in
 
 if TYPE_CHECKING:
@@ -58,10 +62,13 @@ if TYPE_CHECKING:
     from headrace.published import PublishedTable
     from headrace.scoring import Scorer
     from headrace.shard import ShardRecord
+    from training.examples import Examples
+    from training.gate import Report
     from training.state import State
 
 ROLE = "trainer"
 FULL_S = 1.0  # between two tries while the disk is full
+NEXT_S = 0.05  # between two looks for the record that a candidate is tried on
 FOLDER = "models/default"
 
 log = logging.getLogger("headrace.training")
@@ -77,12 +84,13 @@ class Trainer:
     _waiting: Waiting
     _reference: Scorer | None
     _past: Past
+    _judge: Judge
     _norm: float | None
     _checkpointed_us: int | None
     _dirty: bool
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
-        self._store, self._settings, self._now_us = loop.store, settings, now_us
+        self._loop, self._store, self._settings, self._now_us = loop, loop.store, settings, now_us
         self._schema = settings.schema()
         self._design = design_of(settings, self._schema)
         self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
@@ -149,7 +157,7 @@ class Trainer:
         if self._dirty:
             self._recover()
         began = time.monotonic()
-        records = self._due()
+        records = self._due(asked)
         if not records and not asked:
             return None
         try:
@@ -162,8 +170,15 @@ class Trainer:
 
     # candidates
 
-    def _due(self) -> list[ShardRecord]:
+    def _stopped(self) -> bool:
+        """Whether nothing is learned any more unless somebody asks: `gate.on_max_holds`."""
+        gate = self._settings.gate
+        return gate.on_max_holds == "stop" and self._past.row >= gate.max_holds
+
+    def _due(self, asked: Sequence[Entry]) -> list[ShardRecord]:
         """The records of the next candidate."""
+        if self._stopped() and not asked:
+            return []
         records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on)
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
@@ -171,15 +186,62 @@ class Trainer:
         """Steps 1 to 8."""
         examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
         self._dirty = True  # until it is committed, or undone
-        candidate = learned(self._state, records, examples, self._frozen())
+        self._judge.begin()
+        candidate = learned(self._state, records, examples, self._frozen(), self._look)
         if candidate is None:
             return self._commit(self._advanced(records, asked))
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
-        surprise, greatest = self._past.surprise(candidate.excesses), self._past.greatest
-        decision = decide(replace(result.report, surprise=surprise, greatest=greatest), self._limits())
+        decision = decide(self._report(candidate, result), self._limits())
         if decision.action == "publish":
-            return self._publish(candidate, result, decision, asked)
-        return self._hold(candidate, result, decision, asked)
+            decision = self._tried(candidate, result, decision)
+        if decision.action != "publish":
+            return self._hold(candidate, result, decision, asked)
+        trial = self._judge.weigh(self._head.seq)
+        verdict = trial.verdict(self._settings.gate.rows) if trial is not None else None
+        if trial is not None and verdict is not None:
+            if verdict.reason and (back := self._way_back(verdict)) is not None:
+                self._undo(result)
+                return self._roll_back(back, verdict, asked)
+            trial = trial.decided(verdict)
+        return self._publish(candidate, result, decision, asked, trial, verdict)
+
+    def _tried(self, candidate: Candidate, result: Encoded, decision: Decision) -> Decision:
+        """With `gate.wait_s`: the decision after the next record, if one with rows comes in that time."""
+        inverse = result.inverse
+        if not self._settings.gate.wait_s or inverse is None or inverse.is_snapshot:
+            return decision
+        rows = self._next_rows(candidate.records[-1].seq)
+        if rows is None:
+            return decision
+        offset = result.offset - result.report.correction
+        sums = self._judge.beside(self._published, offset, inverse, self._head.seq, rows)
+        return tried(decision, sums)
+
+    def _next_rows(self, after: int) -> Examples | None:
+        """Of the first record with rows after number `after`, waiting up to `gate.wait_s` for it."""
+        until_s = time.monotonic() + self._settings.gate.wait_s
+        while True:
+            later = (record for record in self._waiting.poll() if record.seq > after and record.rows)
+            record = next(later, None)
+            if record is not None:
+                rows = examples_in(self._shards, record, self._schema)
+                return rows if len(rows) else None
+            if time.monotonic() >= until_s:
+                return None
+            time.sleep(NEXT_S)
+
+    def _look(self, rows: Examples) -> None:
+        self._judge.look(self._published, self._head.seq, rows)
+
+    def _report(self, candidate: Candidate, result: Encoded) -> Report:
+        return replace(
+            result.report,
+            surprise=self._past.surprise(candidate.excesses),
+            greatest=self._past.greatest,
+            shift=self._judge.shift(self._published, result.offset - result.report.correction)
+            if result.report.finite
+            else None,
+        )
 
     def _limits(self) -> Limits:
         gate = self._settings.gate
@@ -196,7 +258,15 @@ class Trainer:
             norm_before=self._norm,
         )
 
-    def _publish(self, candidate: Candidate, result: Encoded, decision: Decision, asked: Sequence[Entry]) -> Entry:
+    def _publish(
+        self,
+        candidate: Candidate,
+        result: Encoded,
+        decision: Decision,
+        asked: Sequence[Entry],
+        trial: Trial | None,
+        verdict: Verdict | None,
+    ) -> Entry:
         """Steps 4 to 8."""
         assert result.delta is not None
         version = result.delta.of
@@ -211,19 +281,20 @@ class Trainer:
             digest=self._published.digest().to_json(),
             offset=result.offset,
             evaluation=candidate.evaluation,
-            gate=decision.to_json(),
+            gate={**decision.to_json(), "trial": (trial or Trial(version)).to_json()},
+            verdicts=(verdict.to_json(),) if verdict is not None else (),
             snapshot=self._snapshot(version),
             checkpoint=self._checkpoint(version),
         )
         self._norm = result.report.norm
         metrics.ROWS_LEARNED.inc(sum(each.rows for each in candidate.records))
-        return self._commit(record)
+        entry = self._commit(record)
+        self._judge.publish(version, result.inverse, trial)
+        return entry
 
     def _hold(self, candidate: Candidate, result: Encoded, decision: Decision, asked: Sequence[Entry]) -> Entry:
         """Undoes the candidate and records it as held; of several records, each is tried alone first."""
-        self._state.undo()
-        if result.inverse is not None:
-            self._published.apply(result.inverse)
+        self._undo(result)
         alone = schedule.smallest(candidate.records)
         if len(alone) < len(candidate.records):
             self._singly_until = candidate.records[-1].seq
@@ -235,9 +306,46 @@ class Trainer:
             held=held,
             held_now=union(self._record.held_now, held),
             evaluation=candidate.evaluation,
-            gate=decision.to_json(),
+            gate={**decision.to_json(), **self._trial_json()},
         )
         return self._commit(record)
+
+    def _undo(self, result: Encoded) -> None:
+        self._state.undo()
+        if result.inverse is not None:
+            self._published.apply(result.inverse)
+
+    def _way_back(self, verdict: Verdict) -> VersionRecord | None:
+        """The record that goes back to the anchor; None, and said why, if the loop goes on with what is worse."""
+        trial, gate = self._judge.trial, self._settings.gate
+        if trial is not None and trial.rollbacks >= gate.max_holds:
+            log.warning("gate.max_rollbacks row=%d: %s; the loop goes on", trial.rollbacks, verdict.reason)
+            return None
+        try:
+            return control.planned_rollback(
+                self._loop, self._record, verdict.anchor, self._version, now_us=self._now_us()
+            )
+        except HeadraceError as error:
+            log.warning("trainer.no_way_back version=%d: %s; %s", verdict.anchor, verdict.reason, error.message)
+            return None
+
+    def _roll_back(self, back: VersionRecord, verdict: Verdict, asked: Sequence[Entry]) -> Entry:
+        """Goes back to the anchor: what was learned since is held."""
+        trial = Trial(back.version, rollbacks=(self._judge.trial.rollbacks if self._judge.trial else 0) + 1)
+        record = replace(
+            back,
+            gate={"action": "rollback", "by": "trainer", "reason": verdict.reason, "trial": trial.to_json()},
+            verdicts=(verdict.to_json(),),
+            requests=self._next("rollback", asked, "rolled back").requests,
+        )
+        entry = self._log.append(record.kind, record.to_body(), self._head)
+        log.warning("version.rolled_back version=%d to=%d: %s", entry.seq, verdict.anchor, verdict.reason)
+        metrics.VERSIONS.labels(record.kind).inc()
+        self._recover()
+        return entry
+
+    def _trial_json(self) -> dict[str, Any]:
+        return {"trial": self._judge.trial.to_json()} if self._judge.trial is not None else {}
 
     # versions
 
@@ -258,7 +366,7 @@ class Trainer:
             released=(),
             delta=None,
             evaluation={},
-            gate={},
+            gate=self._trial_json(),
             verdicts=(),
             requests=requests,
             created_at_us=self._now_us(),
@@ -331,7 +439,7 @@ class Trainer:
         self._state = recovered(
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
         )
-        self._published = published_at(self._store, self._design, head.seq, self._version)
+        self._published, self._judge = self._judged()
         self._reference = None
         self._past = Past(self._settings.gate.surprise).after(self._newest())
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
@@ -339,6 +447,24 @@ class Trainer:
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
+
+    def _judged(self) -> tuple[PublishedTable, Judge]:
+        """The published table, and the trial that the newest record tells of; a new one if its anchor is gone."""
+        told, version = self._record.gate.get("trial"), self._head.seq
+        if told is not None:
+            trial = Trial.from_json(told)
+            with contextlib.suppress(NotFound):
+                table, inverses = published_since(self._store, self._design, trial.anchor, version, self._version)
+                return table, Judge(self._design, trial, inverses, self._offset)
+        table = published_at(self._store, self._design, version, self._version)
+        return table, Judge(self._design, Trial(version) if self._state.rows else None, (), self._offset)
+
+    def _offset(self, version: int) -> float:
+        """What a version adds to every logit, without what late positives add."""
+        record = self._version(version)
+        while record.delta is None and record.table_of is not None:
+            record = self._version(record.table_of)
+        return record.offset - float(record.gate.get("correction") or 0.0)
 
     def _newest(self) -> list[VersionRecord]:
         """The newest versions of the lineage, as far as they are kept, oldest first."""
@@ -393,7 +519,15 @@ class Trainer:
 
     def _info(self) -> dict[str, Any]:
         cursor = self._record.cursor.seq if self._record.cursor else None
-        return {"version": self._head.seq, "cursor": cursor, "problem": self._room.problem}
+        return {"version": self._head.seq, "cursor": cursor, "problem": self._problem()}
+
+    def _problem(self) -> str:
+        if self._stopped():
+            return (
+                f'{self._past.row} surprises in a row, and gate.on_max_holds = "stop": nothing is learned until '
+                "`headrace retrain` says that what comes is to be believed"
+            )
+        return self._room.problem
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")

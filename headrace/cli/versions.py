@@ -11,6 +11,8 @@ from headrace.cli import options, terminal
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.version import VersionRecord
 
 NAME = "versions"
@@ -27,11 +29,11 @@ def list_versions(
     """The newest versions: kind, freshness, what was measured before learning."""
     records = _newest(options.open_loop(options.load(config)).version_log(), last)
     if as_json:
-        terminal.show_json({"versions": [_summary(record) for record in records]})
+        terminal.show_json({"versions": [_summary(record, records[:at]) for at, record in enumerate(records)]})
     elif not records:
         terminal.say("no version yet: `headrace train` or `headrace serve` writes the first")
     else:
-        terminal.show(terminal.table([_row(record) for record in records], _HEAD))
+        terminal.show(terminal.table([_row(record, records[:at]) for at, record in enumerate(records)], _HEAD))
     return terminal.Code.OK
 
 
@@ -79,7 +81,7 @@ def diff_versions(
     return terminal.Code.OK
 
 
-_HEAD = ("version", "kind", "made", "events up to", "rows", "trained on", "log-loss", "AUC")
+_HEAD = ("version", "kind", "made", "events up to", "rows", "trained on", "log-loss", "AUC", "tried")
 
 
 def _newest(log: Any, last: int) -> list[VersionRecord]:
@@ -92,7 +94,7 @@ def _newest(log: Any, last: int) -> list[VersionRecord]:
     return [VersionRecord.from_entry(head if seq == head.seq else log.read(seq)) for seq in numbers]
 
 
-def _summary(record: VersionRecord) -> dict[str, Any]:
+def _summary(record: VersionRecord, later: Sequence[VersionRecord]) -> dict[str, Any]:
     return dict(
         terminal.clean(
             {
@@ -106,17 +108,36 @@ def _summary(record: VersionRecord) -> dict[str, Any]:
                 "held": record.held,
                 "evaluation": dict(record.evaluation),
                 "gate": dict(record.gate),
+                "tried": _tried(record, later),
             }
         )
     )
 
 
-def _row(record: VersionRecord) -> tuple[object, ...]:
+def _row(record: VersionRecord, later: Sequence[VersionRecord]) -> tuple[object, ...]:
     shards = ", ".join(f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in record.trained) or "-"
     until = clock.iso(record.watermark_us) if record.watermark_us else "-"
     made = clock.iso(record.created_at_us)
     measured = [terminal.figure(record.evaluation.get("live", {}).get(name)) for name in ("log_loss", "auc")]
-    return (record.version, record.kind, made, until, record.digest.get("rows", 0), shards, *measured)
+    return (
+        record.version,
+        record.kind,
+        made,
+        until,
+        record.digest.get("rows", 0),
+        shards,
+        *measured,
+        _tried(record, later) or "-",
+    )
+
+
+def _tried(record: VersionRecord, later: Sequence[VersionRecord]) -> str | None:
+    """good | worse | pending; None for a version that changed nothing."""
+    from headrace.version import tried
+
+    if record.kind != "delta" or record.delta is None:
+        return None
+    return tried(record.version, later) or record.gate.get("g3")
 
 
 def _short(value: object) -> str:

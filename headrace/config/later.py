@@ -84,9 +84,9 @@ LATER: Final = (
     *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
     *_keys(
         "gate",
-        "wait_s rows on_max_holds shift calibration g2 g3 auc log_loss drift",
+        "shift calibration g2 g3 auc log_loss drift",
         "this rule of the gate",
-        "remove it: surprise, structure and golden requests are checked",
+        "remove it: surprise, structure, golden requests and trials on later records are checked",
     ),
     Later(
         ("serve", "host"),

@@ -137,13 +137,16 @@ class TrainSettings(Section):
 
 
 class GateSettings(Section):
-    """`[gate]`: limits of the shard gate, of G0 (structure) and of G1 (golden requests)."""
+    """`[gate]`: limits of the shard gate and of the version gate (structure, golden requests, trials)."""
 
     golden: Count = 64
     golden_tolerance: Positive = 1e-5
     norm_ratio: Annotated[float, BeforeValidator(_no_boolean), Field(gt=1)] = 10.0
     surprise: Positive = 10.0  # standard deviations by which a record may be worse than expected
-    max_holds: Count = 3  # refusals in a row, after which surprise is waived
+    max_holds: Count = 3  # refusals (or automatic rollbacks) in a row; after them `on_max_holds`
+    on_max_holds: Literal["learn", "stop"] = "learn"  # learn what comes, or nothing until `headrace retrain`
+    rows: Count = 2_000  # that a version is tried on before a verdict
+    wait_s: NotNegative = 0.0  # how long a candidate waits, unpublished, for a record to be tried on
 
 
 class ServeSettings(Section):

@@ -132,14 +132,19 @@ class Arm:
                 made += 1
                 if entry.kind == "hold":
                     self._held(entry)
+                elif entry.kind == "rollback":
+                    terminal.say(
+                        f"the {self.interval.name} arm went back to version {entry.body['to']}, held shard records "
+                        f"{entry.body['held']}: {entry.body['gate']['reason']}"
+                    )
         if made and self._server is not None:
             self.swap()
         return made
 
     def _held(self, entry: Entry) -> None:
-        """Records whose labels surprised are left out, as the loop itself would; anything else is a defect."""
+        """What labels spoke against is left out, as the loop itself would; anything else is a defect."""
         reasons = entry.body["gate"]["reasons"]
-        if all(reason.startswith("surprise: ") for reason in reasons):
+        if all(reason.startswith(("surprise: ", "G2: ", "G3: ")) for reason in reasons):
             terminal.say(f"the {self.interval.name} arm held shard records {entry.body['held']}: {reasons[0]}")
             return
         raise GateRefused(

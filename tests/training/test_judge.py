@@ -1,0 +1,249 @@
+"""The trainer's trials: broken candidates are not published, what proves worse is rolled back, nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from headrace.requests import ask
+from headrace.version import VersionRecord, contains, trained_in
+from training.trial import Sums, Trial, Verdict
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+
+LEARNING = {"train": {"checkpoint_every_s": 1e9, "lr_linear": 0.2}}
+UNSURPRISED = {"surprise": 1e9, "rows": 400}
+
+
+def trainer_of(feed: Any) -> Any:
+    from training.trainer import Trainer
+
+    return Trainer(feed.loop, feed.settings)
+
+
+def versions(feed: Any) -> list[VersionRecord]:
+    log = feed.loop.version_log()
+    return [VersionRecord.from_entry(log.read(seq)) for seq in log.seqs()]
+
+
+def parameters(trainer: Any) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
+
+
+def flipped(rows: pa.Table) -> pa.Table:
+    at = rows.column_names.index("label")
+    return rows.set_column(at, "label", pc.subtract(pa.scalar(1, pa.float32()), rows["label"]))
+
+
+def learned(loop: Any, trainer: Any, records: int, rows: int = 400) -> None:
+    for _ in range(records):
+        loop.rows(rows)
+        assert trainer.step().kind == "delta"
+
+
+def double(state: Any) -> None:
+    bias = state.learner.weights["bias"]
+    bias.assign_add(np.full(bias.shape, np.log(2.5), np.float32))
+
+
+def permuted(state: Any) -> None:
+    for table in state.learner.tables.values():
+        rows = np.arange(table.index.used, dtype=np.int32)
+        table.touch(rows)
+        table._scatter(table.weights, rows, table.read(np.random.default_rng(0).permutation(rows)))
+
+
+def constant(state: Any) -> None:
+    for table in state.learner.tables.values():
+        rows = np.arange(table.index.used, dtype=np.int32)
+        table.touch(rows)
+        table._scatter(table.weights, rows, np.zeros((len(rows), table.width), np.float32))
+    for name, weight in state.learner.weights.items():
+        if name != "bias":
+            weight.assign(np.zeros(weight.shape, np.float32))
+
+
+def exploding(state: Any) -> None:
+    for weight in state.learner.weights.values():
+        weight.assign(weight * 1e4)
+
+
+def no_number(state: Any) -> None:
+    state.learner.weights["bias"].assign(np.full(1, np.nan, np.float32))
+
+
+def spoil(trainer: Any, monkeypatch: Any, damage: Any) -> None:
+    """From now on what is learned is damaged afterwards."""
+    learn = trainer._state.learn
+
+    def spoiled(examples: Any) -> Any:
+        logits = learn(examples)
+        damage(trainer._state)
+        return logits
+
+    monkeypatch.setattr(trainer._state, "learn", spoiled)
+
+
+@pytest.mark.parametrize("damage", [double, permuted, constant, exploding, no_number], ids=lambda one: one.__name__)
+def test_a_broken_candidate_is_never_published(feed: Any, monkeypatch: Any, damage: Any) -> None:
+    loop = feed("dcn_v2", **LEARNING)
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 10)
+    before, digest = parameters(trainer), versions(loop)[-1].digest
+    spoil(trainer, monkeypatch, damage)
+    loop.rows(400)
+    assert trainer.step().kind == "hold"
+    assert (parameters(trainer), versions(loop)[-1].digest) == (before, digest)
+
+
+@pytest.mark.parametrize("damage", [double, permuted], ids=lambda one: one.__name__)
+def test_without_a_trial_on_its_own_rows_it_is(feed: Any, monkeypatch: Any, damage: Any) -> None:
+    """The twin: the other gates let these pass."""
+    loop = feed("dcn_v2", **LEARNING)
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 10)
+    monkeypatch.setattr(Sums, "worse", lambda _: "")
+    spoil(trainer, monkeypatch, damage)
+    loop.rows(400)
+    assert trainer.step().kind == "delta"
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["judged", "twin"])
+def test_a_version_that_proves_worse_is_rolled_back_and_its_rows_are_held(
+    feed: Any, monkeypatch: Any, judged: bool
+) -> None:
+    """Poison that no gate sees: wrong labels, which are only wrong beside those that come later."""
+    loop = feed("dcn_v2", **LEARNING, gate=UNSURPRISED)
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 12)
+    good, before = versions(loop)[-1], parameters(trainer)
+    if not judged:
+        monkeypatch.setattr(Trial, "verdict", lambda *_: None)
+    bad = [loop.append(flipped(loop.made(400))), loop.append(flipped(loop.made(400)))]
+    assert trainer.step().kind == "delta"
+    sound = loop.rows(400)
+    entry = trainer.step()
+    if not judged:
+        assert entry.kind == "delta"
+        return
+    back = versions(loop)[-1]
+    assert (entry.kind, back.to, back.digest) == ("rollback", good.version, good.digest)
+    assert (back.gate["by"], "log-loss" in back.gate["reason"]) == ("trainer", True)
+    assert back.verdicts[0]["result"] == "worse"
+    assert all(contains(back.held_now, one.seq) for one in bad)
+    assert parameters(trainer) == before
+    assert trainer.step().kind == "delta"  # what showed it is learned next
+    lineage = trained_in(versions(loop)[-1].version, lambda seq: versions(loop)[seq])
+    assert [contains(lineage, one.seq) for one in (*bad, sound)] == [False, False, True]
+    assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_sound_versions_are_never_held_or_rolled_back_and_their_anchor_follows(feed: Any) -> None:
+    loop = feed("dcn_v2", **LEARNING, gate={"rows": 400})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 60, rows=200)
+    assert {one.kind for one in versions(loop)} == {"start", "delta"}
+    newest = versions(loop)[-1]
+    assert newest.version - newest.gate["trial"]["anchor"] <= 4
+    verdicts = [verdict for one in versions(loop) for verdict in one.verdicts]
+    assert {verdict["result"] for verdict in verdicts} == {"good"}
+    assert len(verdicts) > 20
+
+
+def test_a_trial_goes_on_after_a_restart(feed: Any) -> None:
+    """The same versions, verdicts and bits as without one."""
+    told = []
+    for restarts in (False, True):
+        loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 700})
+        trainer = trainer_of(loop)
+        for record in range(14):
+            if record == 10:
+                loop.append(flipped(loop.made(300)))
+            else:
+                loop.rows(300)
+            if restarts:
+                trainer.close()
+                trainer = trainer_of(loop)
+            trainer.step()
+        told.append(
+            ([(one.kind, one.to, one.digest, one.gate.get("trial")) for one in versions(loop)], parameters(trainer))
+        )
+    assert told[0] == told[1]
+    assert "rollback" in {kind for kind, *_ in told[0][0]}
+
+
+def test_a_change_of_regime_is_no_reason_to_go_back(feed: Any) -> None:
+    loop = feed("dcn_v2", **LEARNING, gate=UNSURPRISED)
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 12)
+    for _ in range(6):
+        loop.append(flipped(loop.made(400)))
+        assert trainer.step().kind == "delta"
+
+
+def test_after_max_holds_rollbacks_in_a_row_the_loop_goes_on(feed: Any, monkeypatch: Any) -> None:
+    """What looks worse whatever is learned must not keep it from learning."""
+    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "max_holds": 2})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 3)
+    monkeypatch.setattr(Trial, "verdict", lambda trial, _: Verdict(trial.anchor, trial.served[-1][0], "worse", 400))
+    kinds = []
+    for _ in range(12):
+        loop.rows(400)
+        kinds.append(trainer.step().kind)
+    assert kinds.count("rollback") == 2
+    assert kinds[-3:] == ["delta"] * 3
+    assert versions(loop)[-1].verdicts[0]["result"] == "worse"  # told all the same
+
+
+@pytest.mark.parametrize("wait_s", [10.0, 0.0], ids=["waits", "twin"])
+def test_a_candidate_that_waits_is_tried_on_the_next_record_before_anybody_is_served(feed: Any, wait_s: float) -> None:
+    """Poison that only a later record shows. The twin publishes it, and takes it back later."""
+    loop = feed("dcn_v2", **LEARNING, gate={**UNSURPRISED, "wait_s": wait_s})
+    trainer = trainer_of(loop)
+    for _ in range(12):
+        loop.rows(400)
+    while trainer.step() is not None:
+        pass
+    settled = versions(loop)[-1].version
+    bad = loop.append(flipped(loop.made(400)))
+    sound = loop.rows(400)
+    trainer._singly_until = sound.seq  # one record at a time, though both wait
+    first = trainer.step()
+    assert first.kind == ("hold" if wait_s else "delta")
+    if not wait_s:
+        return
+    assert "G3: worse on a later record" in versions(loop)[-1].gate["reasons"][0]
+    second = trainer.step()
+    assert second.kind == "delta"
+    lineage = trained_in(second.seq, lambda seq: versions(loop)[seq])
+    assert [contains(lineage, one.seq) for one in (bad, sound)] == [False, True]
+    assert second.seq == settled + 2
+
+
+def test_a_candidate_that_nothing_comes_after_is_published_pending(feed: Any) -> None:
+    loop = feed("lr", **LEARNING, gate={"wait_s": 0.1})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 2)
+    assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
+
+
+@pytest.mark.parametrize("policy", ["stop", "learn"])
+def test_after_max_holds_the_loop_learns_or_stops_as_it_was_told(feed: Any, policy: str) -> None:
+    loop = feed("lr", **LEARNING, gate={"surprise": 3.0, "on_max_holds": policy})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 14)
+    for _ in range(4):
+        loop.append(flipped(loop.made(400)))
+    kinds = [entry.kind for entry in iter(trainer.step, None)]
+    if policy == "learn":
+        assert kinds == ["hold"] * 3 + ["delta"]
+        return
+    assert kinds == ["hold"] * 3
+    assert "until `headrace retrain`" in trainer._info()["problem"]
+    entry = trainer.step(request=ask(loop.loop, "retrain", {}, by="test", now_us=0))
+    assert (entry.kind, entry.body["trained"]) == ("delta", [[17, 18]])
