@@ -30,6 +30,7 @@ NAMES: dict[str, str] = {
     "trainer.learned": "the candidate is learned in memory",
     "trainer.encoded": "its delta is encoded in memory",
     "trainer.delta_written": "the delta is durable, no record names it",
+    "trainer.copied": "what a snapshot or checkpoint will hold is copied, nothing of it was written",
     "trainer.snapshot_written": "a snapshot is durable, no record names it",
     "trainer.checkpoint_written": "a checkpoint is durable, no record names it",
     "trainer.before_commit": "the version record is complete, the log has not seen it",

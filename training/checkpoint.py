@@ -1,8 +1,8 @@
 """Checkpoints: the trainer's state at one version, as raw arrays.
 
 A checkpoint of version v is the file `models/<model>/checkpoints/<v, 12 digits>-<nonce>.npz`, a numpy archive without
-compression or pickles (any numpy reads it; equal states give equal bytes). It is written before the record of version
-v, which names it with its SHA-256; if that record never comes, it is garbage. Entries:
+compression or pickles (any numpy reads it; equal states give equal bytes). It is written aside; the record of version v
+or of a later one names it with its SHA-256; if none does, it is garbage. Entries:
 
     meta                        uint8: JSON {"format": 1, "version", "fingerprint" (training/runtime.py), "design",
                                 "rows", "frozen_of"}
@@ -31,6 +31,8 @@ from headrace.version import Kept
 from training.runtime import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrace.store import Store
     from training.recipe import Design
     from training.state import State
@@ -40,6 +42,11 @@ FORMAT = 1
 
 def write_checkpoint(store: Store, folder: str, state: State, version: int, nonce: str) -> Kept:
     """Writes the state as that of `version`; durable when it returns."""
+    return write_copy(store, folder, copy_of(state, version), version, nonce)
+
+
+def copy_of(state: State, version: int) -> dict[str, np.ndarray]:
+    """The entries of the file, of their own memory: the state may learn on."""
     meta = {
         "format": FORMAT,
         "version": version,
@@ -48,8 +55,14 @@ def write_checkpoint(store: Store, folder: str, state: State, version: int, nonc
         **state.meta(),
     }
     encoded = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8)
+    arrays = {name: value if value.flags.owndata else value.copy() for name, value in state.arrays().items()}
+    return {"meta": encoded, **arrays}
+
+
+def write_copy(store: Store, folder: str, entries: Mapping[str, np.ndarray], version: int, nonce: str) -> Kept:
+    """Writes what `copy_of` gave; durable when it returns."""
     sink = io.BytesIO()
-    np.savez(sink, allow_pickle=False, **{"meta": encoded, **state.arrays()})
+    np.savez(sink, allow_pickle=False, **dict(entries))
     data = sink.getbuffer()
     path = f"{folder}/{version:012d}-{nonce}.npz"
     store.write(path, data)

@@ -7,10 +7,14 @@ names, and weights in memory that recovery learns again; after 7, recovery repla
 2. Learn them, in memory.                                                              trainer.learned
 3. Encode the delta against the published table; ask the gate.                         trainer.encoded
 4. Write the delta.                                                                    trainer.delta_written
-5. Write a snapshot, if one is due.                                                    trainer.snapshot_written
-6. Write a checkpoint, if one is due.                                                  trainer.checkpoint_written
-7. Append the version record, which names all of these.        trainer.before_commit, trainer.committed
+5. Copy the published table and the state, if a snapshot or a checkpoint is due.       trainer.copied
+6. Write them aside (`training/aside.py`), while 7 and later versions go on.           trainer.snapshot_written,
+   `step` waits for that, `run` does not.                                              trainer.checkpoint_written
+7. Append the version record, which names the delta, and the newest snapshot and checkpoint that are durable:
+   perhaps older than this version's.                          trainer.before_commit, trainer.committed
 8. Remember the new head.
+
+Of 6: dies before a record names the file, and recovery begins at the older one. If 7 is lost, so is the copy.
 
 A candidate that the gate refuses is undone from its journal; a `hold` record lists its shards. If it had several
 records, they are tried one by one. If its records show that what is served is worse than what was served before
@@ -27,6 +31,7 @@ import logging
 import secrets
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock, control, metrics, status
@@ -38,8 +43,9 @@ from headrace.log import Cursor, Follower
 from headrace.room import Room
 from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
 from training import schedule
+from training.aside import Aside
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
-from training.checkpoint import write_checkpoint
+from training.checkpoint import copy_of, write_copy
 from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
 from training.judge import Judge
@@ -55,8 +61,11 @@ from training.waiting import Waiting, examples_at, examples_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+
     from headrace.collector import Collected
     from headrace.config import Settings
+    from headrace.delta import Delta
     from headrace.log import Entry
     from headrace.loop import Loop
     from headrace.published import PublishedTable
@@ -87,6 +96,7 @@ class Trainer:
     _judge: Judge
     _norm: float | None
     _checkpointed_us: int | None
+    _kept: dict[str, Kept]  # durable, and not named by a record yet
     _dirty: bool
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
@@ -98,6 +108,8 @@ class Trainer:
         self._collector = VersionCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes)
         self._singly_until = -1
+        self._aside = Aside()
+        self._resident = False  # whether versions go on while files are written aside
         self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
@@ -118,6 +130,7 @@ class Trainer:
             while self._claim.rival() and not stop():
                 time.sleep(poll_s)
             self._recover()
+        self._resident = True
         requests = Follower(self._requests, self._answered())
         asked: list[Entry] = []
         try:
@@ -149,7 +162,8 @@ class Trainer:
         return self._collector.run(self._now_us(), force=True)
 
     def close(self) -> None:
-        """Say that this trainer runs no more, so that a successor need not wait."""
+        """Say that this trainer runs no more, so that a successor need not wait. What is written aside is dropped."""
+        self._aside.drop()
         self._claim.release()
 
     def _step(self, asked: Sequence[Entry]) -> Entry | None:
@@ -275,6 +289,7 @@ class Trainer:
         self._state.settle()
         named = self._write(version, "delta", write_delta(result.delta))
         hit("trainer.delta_written")
+        self._copy(version)
         record = replace(
             self._advanced(candidate.records, asked),
             delta=NamedFile(named.path, named.sha256, named.bytes),
@@ -283,8 +298,6 @@ class Trainer:
             evaluation=candidate.evaluation,
             gate={**decision.to_json(), "trial": (trial or Trial(version)).to_json()},
             verdicts=(verdict.to_json(),) if verdict is not None else (),
-            snapshot=self._snapshot(version),
-            checkpoint=self._checkpoint(version),
         )
         self._norm = result.report.norm
         metrics.ROWS_LEARNED.inc(sum(each.rows for each in candidate.records))
@@ -350,7 +363,8 @@ class Trainer:
     # versions
 
     def _next(self, kind: str, asked: Sequence[Entry], outcome: str) -> VersionRecord:
-        """The next record as far as it repeats the head's."""
+        """The next record as far as it repeats the head's; names what became durable aside."""
+        self._kept |= self._aside.take()
         requests: dict[str, Any] = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
         if asked:
             outcomes = [{"seq": request.seq, "outcome": outcome} for request in asked]
@@ -368,6 +382,8 @@ class Trainer:
             evaluation={},
             gate=self._trial_json(),
             verdicts=(),
+            snapshot=self._kept.get("snapshot", self._record.snapshot),
+            checkpoint=self._kept.get("checkpoint", self._record.checkpoint),
             requests=requests,
             created_at_us=self._now_us(),
             code=__version__,
@@ -393,6 +409,7 @@ class Trainer:
         hit("trainer.committed")
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
+        self._kept = {}
         self._past = self._past.after([record])
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
@@ -400,23 +417,33 @@ class Trainer:
         metrics.VERSIONS.labels(record.kind).inc()
         return entry
 
-    def _snapshot(self, version: int) -> Kept | None:
-        """Step 5: the newest snapshot, perhaps this version's."""
-        newest = self._record.snapshot
-        start = newest.of if newest is not None else self._record.lineage
-        if not schedule.snapshot_due(version, start, self._settings.train.snapshot_every):
-            return newest
-        kept = self._write(version, "snapshot", write_delta(self._published.snapshot(version)))
+    def _copy(self, version: int) -> None:
+        """Steps 5 and 6: begins to write aside what is due, as of `version`, unless something is being written."""
+        self._kept |= self._aside.take()
+        if self._aside.busy():
+            return
+        now_us, train = self._now_us(), self._settings.train
+        newest = self._kept.get("snapshot", self._record.snapshot)
+        writes: dict[str, Callable[[], Kept]] = {}
+        if schedule.snapshot_due(version, newest.of if newest else self._record.lineage, train.snapshot_every):
+            writes["snapshot"] = partial(self._write_snapshot, self._published.snapshot(version))
+        if schedule.checkpoint_due(now_us, self._checkpointed_us, train.checkpoint_every_s):
+            writes["checkpoint"] = partial(self._write_checkpoint, copy_of(self._state, version), version)
+            self._checkpointed_us = now_us
+        if writes:
+            hit("trainer.copied")
+            self._aside.begin(writes)
+        if not self._resident:
+            self._aside.wait()
+            self._kept |= self._aside.take()
+
+    def _write_snapshot(self, snapshot: Delta) -> Kept:
+        kept = self._write(snapshot.of, "snapshot", write_delta(snapshot))
         hit("trainer.snapshot_written")
         return kept
 
-    def _checkpoint(self, version: int) -> Kept | None:
-        """Step 6: the newest checkpoint, perhaps this version's."""
-        now_us = self._now_us()
-        if not schedule.checkpoint_due(now_us, self._checkpointed_us, self._settings.train.checkpoint_every_s):
-            return self._record.checkpoint
-        kept = write_checkpoint(self._store, f"{FOLDER}/checkpoints", self._state, version, secrets.token_hex(4))
-        self._checkpointed_us = now_us
+    def _write_checkpoint(self, entries: dict[str, np.ndarray], version: int) -> Kept:
+        kept = write_copy(self._store, f"{FOLDER}/checkpoints", entries, version, secrets.token_hex(4))
         hit("trainer.checkpoint_written")
         return kept
 
@@ -432,6 +459,8 @@ class Trainer:
         head = self._log.head()
         assert head is not None
         self._log.sync(head.seq)
+        self._aside.drop()
+        self._kept = {}
         self._head, self._record = head, VersionRecord.from_entry(head)
         if not continues(self._record, self._design, self._schema):
             raise _superseded(self._record)
