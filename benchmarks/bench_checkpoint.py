@@ -62,7 +62,7 @@ def main() -> int:
         checkpoint = measured(
             lambda: copy_of(state, 1), lambda copied: write_copy(store, "checkpoints", copied, 1, "a")
         )
-        snapshot = measured(lambda: published.snapshot(1), lambda copied: store.write("snapshot", write_delta(copied)))
+        snapshot = measured(lambda: published.copied(1), lambda copied: store.write("snapshot", write_delta(copied())))
     holds = []
     for name, (whole, copy) in (("checkpoint", checkpoint), ("snapshot", snapshot)):
         report(f"{name}.inline_1m_rows", whole, "s")

@@ -17,7 +17,7 @@ from headrace.errors import DamagedFile
 from headrace.idindex import IdIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from headrace.delta import Bytes, Floats, Ids
 
@@ -75,7 +75,12 @@ class PublishedTable:
 
     def snapshot(self, of: int) -> Delta:
         """All rows and the tower, as version `of`."""
-        return Delta(of, None, tuple(table.all_rows() for table in self._tables), self.tower, self.numbers)
+        return self.copied(of)()
+
+    def copied(self, of: int) -> Callable[[], Delta]:
+        """What gives `snapshot(of)` later, on any thread, whatever is applied meanwhile; costs a copy of the rows."""
+        tables, tower, numbers = [table.copied() for table in self._tables], self.tower, self.numbers
+        return lambda: Delta(of, None, tuple(all_rows() for all_rows in tables), tower, numbers)
 
 
 def digest_of(snapshot: Delta) -> Digest:
@@ -126,11 +131,17 @@ class _Table:
         rows[~found] = 0
         return scale, rows, found
 
-    def all_rows(self) -> Change:
-        ids, at = self._index.items()
-        order = np.argsort(ids)
-        ids, at = ids[order], at[order]
-        return Change(self.spec, ids, self._scale[at], self._rows[at])
+    def copied(self) -> Callable[[], Change]:
+        """What gives all rows as they are now, in the order of ids."""
+        spec, (ids, at) = self.spec, self._index.items()
+        scale, rows = self._scale[: self._used].copy(), self._rows[: self._used].copy()
+
+        def all_rows() -> Change:
+            order = np.argsort(ids)
+            places = at[order]
+            return Change(spec, ids[order], scale[places], rows[places])
+
+        return all_rows
 
     def _take(self, rows: int) -> np.ndarray:
         start, self._used = self._used, self._used + rows

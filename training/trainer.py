@@ -426,7 +426,7 @@ class Trainer:
         newest = self._kept.get("snapshot", self._record.snapshot)
         writes: dict[str, Callable[[], Kept]] = {}
         if schedule.snapshot_due(version, newest.of if newest else self._record.lineage, train.snapshot_every):
-            writes["snapshot"] = partial(self._write_snapshot, self._published.snapshot(version))
+            writes["snapshot"] = partial(self._write_snapshot, self._published.copied(version), version)
         if schedule.checkpoint_due(now_us, self._checkpointed_us, train.checkpoint_every_s):
             writes["checkpoint"] = partial(self._write_checkpoint, copy_of(self._state, version), version)
             self._checkpointed_us = now_us
@@ -437,8 +437,8 @@ class Trainer:
             self._aside.wait()
             self._kept |= self._aside.take()
 
-    def _write_snapshot(self, snapshot: Delta) -> Kept:
-        kept = self._write(snapshot.of, "snapshot", write_delta(snapshot))
+    def _write_snapshot(self, snapshot: Callable[[], Delta], version: int) -> Kept:
+        kept = self._write(version, "snapshot", write_delta(snapshot()))
         hit("trainer.snapshot_written")
         return kept
 
