@@ -1,8 +1,8 @@
 """What operators ask of a stage: records of the log `requests/log`.
 
-A request is a record of kind `retrain` or `stop` with the body `{"args": {…}, "by": "who", "at_us": …}`. A stage that
-follows the log answers in its own records (their requests cursor and outcomes), so a request works from any host,
-leaves a trace, and is answered once.
+A request is a record of kind `retrain`, `release` (args: {"shards": ranges of shard records}) or `stop` with the body
+`{"args": {…}, "by": "who", "at_us": …}`. A stage that follows the log answers in its own records (their requests cursor
+and outcomes), so a request works from any host, leaves a trace, and is answered once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.log import Entry
     from headrace.loop import Loop
 
-KINDS = frozenset({"retrain", "stop"})
+KINDS = frozenset({"release", "retrain", "stop"})
 
 
 def ask(loop: Loop, kind: str, args: Mapping[str, Any], by: str, now_us: int) -> Entry:

@@ -21,6 +21,8 @@ records, they are tried one by one. If its records show that what is served is w
 (training/judge.py), it is undone, too, and a `rollback` record goes back. A version number lost to a control record, or
 to this trainer's dead self, is folded the same way, and the candidate planned anew; lost to a living trainer, this one
 stops (`Busy`).
+
+Held records that an operator releases are a candidate of their own: one version releases and trains them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import secrets
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock, control, metrics, status
@@ -41,7 +44,8 @@ from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Cursor, Follower
 from headrace.room import Room
-from headrace.version import Kept, NamedFile, Ranges, VersionRecord, union
+from headrace.shard import ShardRecord
+from headrace.version import Kept, NamedFile, Ranges, VersionRecord, difference, union
 from training import schedule
 from training.aside import Aside
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
@@ -70,7 +74,6 @@ if TYPE_CHECKING:
     from headrace.loop import Loop
     from headrace.published import PublishedTable
     from headrace.scoring import Scorer
-    from headrace.shard import ShardRecord
     from training.examples import Examples
     from training.gate import Report
     from training.state import State
@@ -150,7 +153,7 @@ class Trainer:
                     continue
                 if room:
                     self._room.freed()
-                    asked = []
+                    asked = self._unanswered(asked)
                 if made is None:
                     time.sleep(poll_s)
         finally:
@@ -171,11 +174,16 @@ class Trainer:
         if self._dirty:
             self._recover()
         began = time.monotonic()
-        records = self._due(asked)
+        release = asked[0] if asked and asked[0].kind == "release" else None
+        now = list(takewhile(lambda request: request.kind != "release", asked))
+        records = [] if release is not None else self._due(now)
         if not records and not asked:
             return None
         try:
-            version = self._train(records, asked) if records else self._empty(asked)
+            if release is not None:
+                version = self._release(release)
+            else:
+                version = self._train(records, now) if records else self._empty(now)
         except LostRace:
             self._fold()
             return self._step(asked)
@@ -217,7 +225,51 @@ class Trainer:
                 self._undo(result)
                 return self._roll_back(back, verdict, asked)
             trial = trial.decided(verdict)
-        return self._publish(candidate, result, decision, asked, trial, verdict)
+        return self._publish(candidate, result, decision, trial, verdict, lambda: self._advanced(records, asked))
+
+    def _release(self, request: Entry) -> Entry:
+        """A version that releases and trains what the request names. Its labels are vouched for: surprise is waived."""
+        shards = union([(int(low), int(high)) for low, high in request.body["args"]["shards"]])
+        records, refused = self._releasable(shards)
+        if refused:
+            return self._commit(self._next("delta", [request], f"refused: {refused}"))
+
+        def released() -> VersionRecord:
+            return replace(
+                self._next("delta", [request], "released"),
+                trained=shards,
+                released=shards,
+                held_now=difference(self._record.held_now, shards),
+                max_emit_us=_newest_label(records, self._record.max_emit_us),
+            )
+
+        examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
+        self._dirty = True
+        self._judge.begin()
+        candidate = learned(self._state, records, examples, self._frozen())
+        if candidate is None:
+            return self._commit(released())
+        result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
+        decision = decide(result.report, self._limits())
+        if decision.action == "publish":
+            return self._publish(candidate, result, decision, self._judge.trial, None, released)
+        self._undo(result)
+        record = self._next("hold", [request], f"refused: {'; '.join(decision.reasons)}")
+        gate = {**decision.to_json(), **self._trial_json()}
+        return self._commit(replace(record, evaluation=candidate.evaluation, gate=gate))
+
+    def _releasable(self, shards: Ranges) -> tuple[list[ShardRecord], str]:
+        """The records, and why they cannot be released; empty if they can."""
+        others = difference(shards, self._record.held_now)
+        if others:
+            return [], f"shard record {others[0][0]} is not held"
+        try:
+            seqs = [seq for low, high in shards for seq in range(low, high)]
+            records = [ShardRecord.from_entry(self._shards.read(seq)) for seq in seqs]
+        except NotFound as gone:
+            return [], f"{gone.message}: it was held longer than retention.held_s"
+        foreign = [record.seq for record in records if record.schema != self._schema.fingerprint]
+        return records, f"shard record {foreign[0]} has other features" if foreign else ""
 
     def _tried(self, candidate: Candidate, result: Encoded, decision: Decision) -> Decision:
         """With `gate.wait_s`: the decision after the next record, if one with rows comes in that time."""
@@ -277,11 +329,11 @@ class Trainer:
         candidate: Candidate,
         result: Encoded,
         decision: Decision,
-        asked: Sequence[Entry],
         trial: Trial | None,
         verdict: Verdict | None,
+        begun: Callable[[], VersionRecord],
     ) -> Entry:
-        """Steps 4 to 8."""
+        """Steps 4 to 8. begun: the record as far as it does not depend on what was encoded."""
         assert result.delta is not None
         version = result.delta.of
         if self._state.frozen_of is None:
@@ -291,7 +343,7 @@ class Trainer:
         hit("trainer.delta_written")
         self._copy(version)
         record = replace(
-            self._advanced(candidate.records, asked),
+            begun(),
             delta=NamedFile(named.path, named.sha256, named.bytes),
             digest=self._published.digest().to_json(),
             offset=result.offset,
@@ -557,6 +609,10 @@ class Trainer:
                 "`headrace retrain` says that what comes is to be believed"
             )
         return self._room.problem
+
+    def _unanswered(self, asked: Sequence[Entry]) -> list[Entry]:
+        cursor = self._answered()
+        return [request for request in asked if cursor is None or request.seq > cursor.seq]
 
     def _answered(self) -> Cursor | None:
         cursor = self._record.requests.get("cursor")

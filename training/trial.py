@@ -10,7 +10,8 @@ Paired, so that a night or a holiday, which is hard for both, is not held agains
     |P_s - Y| > Z sqrt(V_s)      and   |log(P_s / Y)| - |log(P_a / Y)| > log CALIBRATION             (calibration)
 
 with P the sum of predictions, V of p (1 - p), Y of labels (+ 1/2). Without the margins a difference of no account would
-be significant on a large loop once a minute. Labels are those known `wait_s` after the impression; both logits are
+be significant on a large loop once a minute, and one bad day on a small one: rows of a day share its weather, which
+sd(d) / sqrt(n) does not know. Labels are those known `wait_s` after the impression; both logits are
 taken without what late positives add (training/arrival.py), so they mean the same.
 
 A trial goes on over records until `gate.rows` rows are there. Good: the anchor moves to the version that half of them,
@@ -34,8 +35,8 @@ Floats = npt.NDArray[np.float32]
 
 Z = 3.3
 """One-sided p < 0.0005."""
-MARGIN = 0.05
-CALIBRATION = 1.25
+MARGIN = 0.1
+CALIBRATION = 1.6
 MOST_VERSIONS = 64
 """A trial that has come over so many versions ends with the rows that it has."""
 

@@ -20,6 +20,7 @@ from headrace.cli import (
     predict,
     probe,
     quarantine,
+    release,
     serve,
     status,
     terminal,
@@ -38,7 +39,7 @@ _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
-COMMANDS = (demo, init, up, control, train, serve, predict, track, status, probe, doctor, backtest)
+COMMANDS = (demo, init, up, control, train, release, serve, predict, track, status, probe, doctor, backtest)
 
 
 def build() -> typer.Typer:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import getpass
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace import clock
 from headrace.cli import options, resident, terminal
+from headrace.cli.answer import answered
 from headrace.cli.quiet import native_output
-from headrace.errors import HeadraceError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.config import Settings
     from headrace.log import Entry, Log
-    from headrace.loop import Loop
     from headrace.version import VersionRecord
     from training.trainer import Trainer
-
-POLL_S = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -94,19 +89,13 @@ def retrain(
 
     The resident trainer (`headrace train --watch`) makes it; where none runs, it is made here.
     """
-    from headrace import requests, status
+    from headrace import requests
 
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
     before = loop.version_log().head()
     request = requests.ask(loop, "retrain", {}, getpass.getuser(), clock.now_us())
-    living = [beat for beat in status.heartbeats(loop.store) if beat.role == "trainer" and beat.living(clock.now_us())]
-    if living:
-        terminal.say(f"asked the trainer on {living[0].host} (process {living[0].pid}); waiting …")
-        entry = _answer(loop, request, -1 if before is None else before.seq, timeout_s)
-    else:
-        terminal.say("no trainer is running: training here (starting TensorFlow takes 10 to 30 s) …")
-        entry = _train_here(loop, settings, request)
+    entry = answered(loop, settings, request, -1 if before is None else before.seq, timeout_s)
     if as_json:
         terminal.show_json({"request": request.seq, **_summary(entry)})
     else:
@@ -141,37 +130,6 @@ def _telling(trainer: Trainer, log: Log, stop: Callable[[], bool]) -> Callable[[
         return stop()
 
     return stop_and_tell
-
-
-def _answer(loop: Loop, request: Entry, seen: int, timeout_s: float) -> Entry:
-    """The version record after `seen` that answers the request."""
-    log = loop.version_log()
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        head = log.head()
-        while head is not None and seen < head.seq:
-            seen += 1
-            entry = log.read(seen)
-            if any(outcome["seq"] == request.seq for outcome in entry.body["requests"].get("outcomes", [])):
-                return entry
-        time.sleep(POLL_S)
-    raise TrainingError(
-        f"request {request.seq} was not answered within {clock.duration(timeout_s)}",
-        hint="the request stays; `headrace status` shows whether the trainer lives and how far it is",
-        request=request.seq,
-    )
-
-
-def _train_here(loop: Loop, settings: Settings, request: Entry) -> Entry:
-    with native_output("train"):
-        from training.trainer import Trainer
-
-        trainer = Trainer(loop, settings)
-        entry = trainer.step(request=request)
-        trainer.close()
-    if entry is None:
-        raise HeadraceError("the trainer made no version", hint="run `headrace doctor`", request=request.seq)
-    return entry
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS = [
     ["probe"],
     ["train"],
     ["retrain"],
+    ["release"],
     ["serve"],
     ["predict"],
     ["track"],

@@ -47,7 +47,7 @@ def learned(loop: Any, trainer: Any, records: int, rows: int = 400) -> None:
 
 def double(state: Any) -> None:
     bias = state.learner.weights["bias"]
-    bias.assign_add(np.full(bias.shape, np.log(2.5), np.float32))
+    bias.assign_add(np.full(bias.shape, np.log(4), np.float32))
 
 
 def permuted(state: Any) -> None:
@@ -158,7 +158,7 @@ def test_a_trial_goes_on_after_a_restart(feed: Any) -> None:
     """The same versions, verdicts and bits as without one."""
     told = []
     for restarts in (False, True):
-        loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 700})
+        loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 500})
         trainer = trainer_of(loop)
         for record in range(14):
             if record == 10:
