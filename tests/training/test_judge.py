@@ -95,7 +95,7 @@ def test_a_broken_candidate_is_never_published(feed: Any, monkeypatch: Any, dama
     learned(loop, trainer, 10)
     before, digest = parameters(trainer), versions(loop)[-1].digest
     spoil(trainer, monkeypatch, damage)
-    loop.rows(400)
+    loop.rows(1_600)
     assert trainer.step().kind == "hold"
     assert (parameters(trainer), versions(loop)[-1].digest) == (before, digest)
 
@@ -108,7 +108,7 @@ def test_without_a_trial_on_its_own_rows_it_is(feed: Any, monkeypatch: Any, dama
     learned(loop, trainer, 10)
     monkeypatch.setattr(Sums, "worse", lambda _: "")
     spoil(trainer, monkeypatch, damage)
-    loop.rows(400)
+    loop.rows(1_600)
     assert trainer.step().kind == "delta"
 
 
