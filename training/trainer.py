@@ -45,6 +45,7 @@ from headrace.failpoints import hit
 from headrace.log import Cursor, Follower
 from headrace.room import Room
 from headrace.shard import ShardRecord
+from headrace.triggers import due
 from headrace.version import Kept, NamedFile, Ranges, VersionRecord, difference, union
 from training import schedule
 from training.aside import Aside
@@ -98,6 +99,7 @@ class Trainer:
     _past: Past
     _judge: Judge
     _norm: float | None
+    _decided_us: int | None
     _checkpointed_us: int | None
     _kept: dict[str, Kept]  # durable, and not named by a record yet
     _dirty: bool
@@ -110,7 +112,7 @@ class Trainer:
         self._claim = status.Claim(loop.store, ROLE, self._info)
         self._collector = VersionCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes)
-        self._singly_until = -1
+        self._singly_until = self._due_until = -1
         self._aside = Aside()
         self._resident = False  # whether versions go on while files are written aside
         self._begin(loop)
@@ -202,6 +204,12 @@ class Trainer:
         if self._stopped() and not asked:
             return []
         records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on)
+        if records and records[0].seq > self._due_until:
+            rows = sum(record.rows for record in records)
+            triggers = self._settings.train.triggers
+            if not asked and not due(triggers, rows=rows, decided_us=self._decided_us, now_us=self._now_us()):
+                return []
+            self._due_until = self._waiting.poll()[-1].seq
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
     def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:
@@ -461,6 +469,7 @@ class Trainer:
         hit("trainer.committed")
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
+        self._decided_us = _decided_us([record], self._decided_us)
         self._kept = {}
         self._past = self._past.after([record])
         if record.cursor is not None:
@@ -522,7 +531,9 @@ class Trainer:
         )
         self._published, self._judge = self._judged()
         self._reference = None
-        self._past = Past(self._settings.gate.surprise).after(self._newest())
+        newest = self._newest()
+        self._past = Past(self._settings.gate.surprise).after(newest)
+        self._decided_us = _decided_us(newest, None)
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._checkpointed_us = self._checkpoint_time()
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
@@ -625,6 +636,11 @@ def _superseded(record: VersionRecord) -> Busy:
         hint="another trainer began a new lineage; start this one again with the settings that are wanted",
         version=record.version,
     )
+
+
+def _decided_us(records: Sequence[VersionRecord], before: int | None) -> int | None:
+    """When the last of `records` that trained or held something was made; `before` if none did."""
+    return next((one.created_at_us for one in reversed(records) if one.trained or one.held), before)
 
 
 def _ranges(records: Sequence[ShardRecord]) -> Ranges:

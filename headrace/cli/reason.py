@@ -3,7 +3,8 @@
 The first that holds, from the sources on; "" where nothing is in the way:
 
 1. a stage does not run, or says a problem of its own
-2. rows wait: the trainer loads, or its newest decision was to hold them, or windows are not closed yet
+2. rows wait: the trainer loads, or no trigger is due, or its newest decision was to hold them, or windows are not
+   closed yet
 3. no rows wait: one partition holds the watermark back, or nothing new came
 """
 
@@ -12,21 +13,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace import clock
+from headrace.triggers import waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from headrace.config.sections import TrainSettings
 
 QUIET_S: Final = 10.0  # without a new shard record, or without a row, before it is worth a word
 
 RUN: Final = {"pipeline": "headrace pipeline run", "trainer": "headrace train --watch"}
 
 
-def reason(state: Mapping[str, Any], *, now_us: int, on: str = "pane") -> str:
-    """on: `[train] on` of the settings."""
+def reason(state: Mapping[str, Any], *, now_us: int, train: TrainSettings) -> str:
+    """train: what the settings say of when rows are learned."""
     shards = state["shards"]
     if shards is None or not state["waiting_rows"]:
         return _missing(state, "pipeline") or (_quiet(shards, now_us) if shards else "no event was read yet")
-    return _missing(state, "trainer") or _held(state) or _windows(state, on)
+    return _missing(state, "trainer") or _triggers(state, train, now_us) or _held(state) or _windows(state, train.on)
 
 
 def _missing(state: Mapping[str, Any], role: str) -> str:
@@ -53,6 +57,11 @@ def _held(state: Mapping[str, Any]) -> str:
         return ""
     why = "; ".join(versions["reasons"]) or "see `headrace versions show`"
     return f"version {versions['head']} held what it was to learn: {why}"
+
+
+def _triggers(state: Mapping[str, Any], train: TrainSettings, now_us: int) -> str:
+    decided_us = state["versions"].get("decided_us") if state["versions"] else None
+    return waits_for(train.triggers, rows=state["waiting_rows"], decided_us=decided_us, now_us=now_us)
 
 
 def _windows(state: Mapping[str, Any], on: str) -> str:

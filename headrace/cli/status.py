@@ -119,7 +119,7 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
         "freshness_s": (now_us - watermark_us) / clock.SECOND_US if watermark_us else None,
         "processes": running,
     }
-    return dict(terminal.clean(state | {"reason": reason(state, now_us=now_us, on=settings.train.on)}))
+    return dict(terminal.clean(state | {"reason": reason(state, now_us=now_us, train=settings.train)}))
 
 
 def _shards(head: Entry | None) -> dict[str, Any] | None:
@@ -157,6 +157,7 @@ def _versions(head: Entry | None) -> dict[str, Any] | None:
         "evaluation": body["evaluation"],
         "held": sum(high - low for low, high in body["held_now"]),
         "reasons": body["gate"].get("reasons", []),
+        "decided_us": body["created_at_us"] if body["trained"] or body["held"] else None,
     }
 
 

@@ -80,7 +80,7 @@ LATER: Final = (
         'use "lr", "mlp" or "dcn_v2"',
         lambda value: isinstance(value, str) and ":" in value,
     ),
-    *_keys("train", "every_s at min_rows on_drift deadline_s", "this trigger", 'use on = "pane" or on = "window"'),
+    *_keys("train", "on_drift deadline_s", "this trigger", "use every_s, at or min_rows"),
     *_keys("train", "admission max_rows", "admission of ids", "remove it: every id gets a row"),
     *_keys(
         "gate",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from headrace import triggers
 from headrace.errors import SettingsError
 from headrace.features import TimeUnit, check_time_zone
 
@@ -116,9 +117,13 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    """`[train]`: when to learn, and how. None: the default of the model kind."""
+    """`[train]`: when to learn, and how. None: the default of the model kind, or not set."""
 
     on: Literal["pane", "window"] = "pane"
+    every_s: Positive | None = None  # wait so long between two versions; triggers are ORed, none = at once
+    at: str | tuple[str, ...] = ()  # or until a cron line fires: "0 3 * * *"
+    min_rows: Count | None = None  # or until so many rows wait
+    time_zone: str = "UTC"  # of `at`
     seed: Number = 0
     batch_warmup: Count | None = None
     batch_live: Count | None = None
@@ -131,9 +136,18 @@ class TrainSettings(Section):
     snapshot_every: Count = 50
 
     def check(self, model: ModelSettings) -> None:
-        """Refuse learning rates of parts that the model kind does not have."""
+        """Refuse learning rates of parts that the model kind does not have, and triggers that cannot be."""
         unused = {"lr_embedding", "lr_dense"} if model.kind == "lr" else set()
         _refuse("train", sorted(self.told & unused), f"model.kind = '{model.kind}'")
+        check_time_zone(self.time_zone, "train.time_zone")
+        triggers.check(self.triggers)
+
+    @property
+    def triggers(self) -> triggers.Triggers:
+        """`every_s`, `at` and `min_rows`, as `headrace.triggers` takes them."""
+        every_us = None if self.every_s is None else round(self.every_s * 1e6)
+        at = (self.at,) if isinstance(self.at, str) else self.at
+        return triggers.Triggers(every_us, at, self.min_rows, self.time_zone)
 
 
 class GateSettings(Section):

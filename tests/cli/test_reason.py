@@ -8,9 +8,11 @@ import pytest
 
 from headrace import clock
 from headrace.cli.reason import held_by, reason
+from headrace.config.sections import TrainSettings
 
 S = clock.SECOND_US
 NOW = 1_790_000_000 * S
+AT_ONCE, WINDOWS = TrainSettings(), TrainSettings(on="window")
 
 
 def process(role: str, **info: Any) -> dict[str, Any]:
@@ -63,24 +65,29 @@ def shards(**changed: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_each_answer(changed: dict[str, Any], expected: str) -> None:
-    assert reason(state(**changed), now_us=NOW) == expected
+    assert reason(state(**changed), now_us=NOW, train=AT_ONCE) == expected
 
 
 def test_a_dead_process_is_none() -> None:
     dead = [one | {"living": False} for one in state()["processes"]]
-    assert reason(state(processes=dead), now_us=NOW).startswith("no pipeline runs")
+    assert reason(state(processes=dead), now_us=NOW, train=AT_ONCE).startswith("no pipeline runs")
 
 
 def test_a_process_that_loads_is_not_missing() -> None:
     up = process("up", children={"trainer": {"state": "running"}})
-    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW) == "the trainer loads its libraries (10 to 30 s)"
+    assert (
+        reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE)
+        == "the trainer loads its libraries (10 to 30 s)"
+    )
     up["info"]["children"]["trainer"]["state"] = "pausing"
-    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW).startswith("5 rows wait, and no trainer runs")
+    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE).startswith(
+        "5 rows wait, and no trainer runs"
+    )
 
 
 def test_windows_are_waited_for_only_where_they_are_learned() -> None:
-    assert reason(state(waiting_rows=5), now_us=NOW, on="window").startswith("windows are learned once closed")
-    assert reason(state(waiting_rows=5), now_us=NOW, on="pane") == ""
+    assert reason(state(waiting_rows=5), now_us=NOW, train=WINDOWS).startswith("windows are learned once closed")
+    assert reason(state(waiting_rows=5), now_us=NOW, train=AT_ONCE) == ""
 
 
 @pytest.mark.parametrize(
@@ -95,3 +102,12 @@ def test_windows_are_waited_for_only_where_they_are_learned() -> None:
 )
 def test_who_holds_the_watermark(given: list[dict[str, Any]], expected: tuple[str, int] | None) -> None:
     assert held_by(given) == expected
+
+
+def test_rows_that_no_trigger_wants_yet_say_what_they_wait_for() -> None:
+    versions = {"head": 7, "kind": "delta", "reasons": [], "decided_us": NOW - 60 * S}
+    waiting = state(waiting_rows=1_200, versions=versions)
+    said = reason(waiting, now_us=NOW, train=TrainSettings(min_rows=5_000, every_s=3_600))
+    assert said.startswith("1,200 rows wait for 5,000 of them (train.min_rows) or for 20")
+    assert "headrace retrain" in said
+    assert reason(waiting, now_us=NOW, train=TrainSettings(min_rows=1_000)) == ""

@@ -1,0 +1,73 @@
+"""The trainer and its triggers: rows wait until one is due, then all of them are learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace.requests import ask
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+
+S = 1_000_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.us = 1_000 * S
+
+    def __call__(self) -> int:
+        return self.us
+
+
+def begun(feed: Any, **train: Any) -> tuple[Any, Any, Clock]:
+    """A loop that has learned a record, and the trainer's clock."""
+    from training.trainer import Trainer
+
+    loop, clock = feed("lr", train={"checkpoint_every_s": 1e9, **train}), Clock()
+    trainer = Trainer(loop.loop, loop.settings, now_us=clock)
+    loop.rows(20)
+    assert trainer.step().kind == "delta"  # the first at once
+    return loop, trainer, clock
+
+
+def test_rows_wait_for_their_number(feed: Any) -> None:
+    loop, trainer, _ = begun(feed, min_rows=50)
+    for _ in range(2):
+        loop.rows(20)
+        assert trainer.step() is None
+    loop.rows(20)
+    assert trainer.step().body["trained"] == [[1, 4]]
+
+
+def test_rows_wait_for_their_time_and_a_restart_does_not_begin_it_anew(feed: Any) -> None:
+    from training.trainer import Trainer
+
+    loop, trainer, clock = begun(feed, every_s=60)
+    loop.rows(20)
+    clock.us += 59 * S
+    assert trainer.step() is None
+    trainer.close()
+    again = Trainer(loop.loop, loop.settings, now_us=clock)
+    assert again.step() is None
+    clock.us += S
+    assert again.step().body["trained"] == [[1, 2]]
+
+
+def test_a_request_learns_what_waits(feed: Any) -> None:
+    loop, trainer, _ = begun(feed, at="0 3 * * *")
+    loop.rows(20)
+    assert trainer.step() is None
+    entry = trainer.step(request=ask(loop.loop, "retrain", {}, by="test", now_us=0))
+    assert entry.body["trained"] == [[1, 2]]
+
+
+def test_all_that_waits_when_a_trigger_is_due_is_learned_though_part_of_it_is_held(feed: Any) -> None:
+    loop, trainer, _ = begun(feed, min_rows=60)
+    loop.rows(20)
+    bad = loop.poison(20)
+    loop.rows(20)
+    kinds = [entry.kind for entry in iter(trainer.step, None)]
+    assert kinds == ["delta", "hold", "delta"]
+    assert bad.seq == 2
