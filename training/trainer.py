@@ -28,29 +28,25 @@ Held records that an operator releases are a candidate of their own: one version
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import secrets
 import time
 from dataclasses import replace
-from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from headrace import __version__, clock, control, metrics, status
+from headrace import clock, control, metrics, status
 from headrace.collector import VersionCollector
-from headrace.delta import write_delta
 from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
-from headrace.log import Cursor, Follower
+from headrace.log import Follower
 from headrace.room import Room
 from headrace.shard import ShardRecord
 from headrace.triggers import due
-from headrace.version import Kept, NamedFile, Ranges, VersionRecord, difference, union
+from headrace.version import Ranges, VersionRecord, difference, union
+from training import records as record_of
 from training import schedule
-from training.aside import Aside
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
-from training.checkpoint import copy_of, write_copy
+from training.files import Files
 from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
 from training.judge import Judge
@@ -66,11 +62,8 @@ from training.waiting import Waiting, examples_at, examples_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-
     from headrace.collector import Collected
     from headrace.config import Settings
-    from headrace.delta import Delta
     from headrace.log import Entry
     from headrace.loop import Loop
     from headrace.published import PublishedTable
@@ -100,8 +93,6 @@ class Trainer:
     _judge: Judge
     _norm: float | None
     _decided_us: int | None
-    _checkpointed_us: int | None
-    _kept: dict[str, Kept]  # durable, and not named by a record yet
     _dirty: bool
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
@@ -113,8 +104,7 @@ class Trainer:
         self._collector = VersionCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes)
         self._singly_until = self._due_until = -1
-        self._aside = Aside()
-        self._resident = False  # whether versions go on while files are written aside
+        self._files = Files(loop.store, FOLDER, settings.train)
         self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
@@ -135,8 +125,8 @@ class Trainer:
             while self._claim.rival() and not stop():
                 time.sleep(poll_s)
             self._recover()
-        self._resident = True
-        requests = Follower(self._requests, self._answered())
+        self._files.resident = True
+        requests = Follower(self._requests, record_of.answered(self._record))
         asked: list[Entry] = []
         try:
             while not stop():
@@ -155,7 +145,7 @@ class Trainer:
                     continue
                 if room:
                     self._room.freed()
-                    asked = self._unanswered(asked)
+                    asked = record_of.unanswered(self._record, asked)
                 if made is None:
                     time.sleep(poll_s)
         finally:
@@ -168,7 +158,7 @@ class Trainer:
 
     def close(self) -> None:
         """Say that this trainer runs no more, so that a successor need not wait. What is written aside is dropped."""
-        self._aside.drop()
+        self._files.drop()
         self._claim.release()
 
     def _step(self, asked: Sequence[Entry]) -> Entry | None:
@@ -243,13 +233,7 @@ class Trainer:
             return self._commit(self._next("delta", [request], f"refused: {refused}"))
 
         def released() -> VersionRecord:
-            return replace(
-                self._next("delta", [request], "released"),
-                trained=shards,
-                released=shards,
-                held_now=difference(self._record.held_now, shards),
-                max_emit_us=_newest_label(records, self._record.max_emit_us),
-            )
+            return record_of.released(self._next("delta", [request], "released"), records, shards)
 
         examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
         self._dirty = True
@@ -347,12 +331,11 @@ class Trainer:
         if self._state.frozen_of is None:
             self._state.frozen_of = version
         self._state.settle()
-        named = self._write(version, "delta", write_delta(result.delta))
-        hit("trainer.delta_written")
-        self._copy(version)
+        delta = self._files.delta(result.delta)
+        self._files.copy(version, self._record, self._published, self._state, self._now_us())
         record = replace(
             begun(),
-            delta=NamedFile(named.path, named.sha256, named.bytes),
+            delta=delta,
             digest=self._published.digest().to_json(),
             offset=result.offset,
             evaluation=candidate.evaluation,
@@ -372,16 +355,10 @@ class Trainer:
         if len(alone) < len(candidate.records):
             self._singly_until = candidate.records[-1].seq
             return self._train(alone, asked)
-        held = _ranges(candidate.records)
-        record = replace(
-            self._next("hold", asked, "held"),
-            cursor=self._waiting.cursor_of(candidate.records[-1]),
-            held=held,
-            held_now=union(self._record.held_now, held),
-            evaluation=candidate.evaluation,
-            gate={**decision.to_json(), **self._trial_json()},
-        )
-        return self._commit(record)
+        cursor = self._waiting.cursor_of(candidate.records[-1])
+        record = record_of.held(self._next("hold", asked, "held"), candidate.records, cursor)
+        gate = {**decision.to_json(), **self._trial_json()}
+        return self._commit(replace(record, evaluation=candidate.evaluation, gate=gate))
 
     def _undo(self, result: Encoded) -> None:
         self._state.undo()
@@ -424,40 +401,13 @@ class Trainer:
 
     def _next(self, kind: str, asked: Sequence[Entry], outcome: str) -> VersionRecord:
         """The next record as far as it repeats the head's; names what became durable aside."""
-        self._kept |= self._aside.take()
-        requests: dict[str, Any] = {"cursor": self._record.requests.get("cursor"), "outcomes": []}
-        if asked:
-            outcomes = [{"seq": request.seq, "outcome": outcome} for request in asked]
-            requests = {"cursor": asked[-1].cursor().to_json(), "outcomes": outcomes}
-        return replace(
-            self._record,
-            version=self._head.seq + 1,
-            kind=kind,
-            base=self._head.seq,
-            to=None,
-            trained=(),
-            held=(),
-            released=(),
-            delta=None,
-            evaluation={},
-            gate=self._trial_json(),
-            verdicts=(),
-            snapshot=self._kept.get("snapshot", self._record.snapshot),
-            checkpoint=self._kept.get("checkpoint", self._record.checkpoint),
-            requests=requests,
-            created_at_us=self._now_us(),
-            code=__version__,
-        )
+        named = self._files.take()
+        record = record_of.following(self._record, kind, asked, outcome, named=named, now_us=self._now_us())
+        return replace(record, gate=self._trial_json())
 
     def _advanced(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> VersionRecord:
         """The next record, after `records` were trained."""
-        return replace(
-            self._next("delta", asked, "trained"),
-            cursor=self._waiting.cursor_of(records[-1]),
-            trained=_ranges(records),
-            watermark_us=records[-1].watermark_us,
-            max_emit_us=_newest_label(records, self._record.max_emit_us),
-        )
+        return record_of.trained(self._next("delta", asked, "trained"), records, self._waiting.cursor_of(records[-1]))
 
     def _empty(self, asked: Sequence[Entry]) -> Entry:
         return self._commit(self._next("delta", asked, "nothing to train"))
@@ -469,49 +419,14 @@ class Trainer:
         hit("trainer.committed")
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._head, self._record, self._dirty = entry, record, False
-        self._decided_us = _decided_us([record], self._decided_us)
-        self._kept = {}
+        self._decided_us = record_of.decided_us([record], self._decided_us)
+        self._files.named = {}
         self._past = self._past.after([record])
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
         log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
         metrics.VERSIONS.labels(record.kind).inc()
         return entry
-
-    def _copy(self, version: int) -> None:
-        """Steps 5 and 6: begins to write aside what is due, as of `version`, unless something is being written."""
-        self._kept |= self._aside.take()
-        if self._aside.busy():
-            return
-        now_us, train = self._now_us(), self._settings.train
-        newest = self._kept.get("snapshot", self._record.snapshot)
-        writes: dict[str, Callable[[], Kept]] = {}
-        if schedule.snapshot_due(version, newest.of if newest else self._record.lineage, train.snapshot_every):
-            writes["snapshot"] = partial(self._write_snapshot, self._published.copied(version), version)
-        if schedule.checkpoint_due(now_us, self._checkpointed_us, train.checkpoint_every_s):
-            writes["checkpoint"] = partial(self._write_checkpoint, copy_of(self._state, version), version)
-            self._checkpointed_us = now_us
-        if writes:
-            hit("trainer.copied")
-            self._aside.begin(writes)
-        if not self._resident:
-            self._aside.wait()
-            self._kept |= self._aside.take()
-
-    def _write_snapshot(self, snapshot: Callable[[], Delta], version: int) -> Kept:
-        kept = self._write(version, "snapshot", write_delta(snapshot()))
-        hit("trainer.snapshot_written")
-        return kept
-
-    def _write_checkpoint(self, entries: dict[str, np.ndarray], version: int) -> Kept:
-        kept = write_copy(self._store, f"{FOLDER}/checkpoints", entries, version, secrets.token_hex(4))
-        hit("trainer.checkpoint_written")
-        return kept
-
-    def _write(self, version: int, what: str, data: bytes) -> Kept:
-        path = f"{FOLDER}/params/{version:012d}-{what}-{secrets.token_hex(4)}.arrow"
-        self._store.write(path, data)
-        return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
     # state
 
@@ -520,8 +435,6 @@ class Trainer:
         head = self._log.head()
         assert head is not None
         self._log.sync(head.seq)
-        self._aside.drop()
-        self._kept = {}
         self._head, self._record = head, VersionRecord.from_entry(head)
         if not continues(self._record, self._design, self._schema):
             raise _superseded(self._record)
@@ -533,9 +446,9 @@ class Trainer:
         self._reference = None
         newest = self._newest()
         self._past = Past(self._settings.gate.surprise).after(newest)
-        self._decided_us = _decided_us(newest, None)
+        self._decided_us = record_of.decided_us(newest, None)
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
-        self._checkpointed_us = self._checkpoint_time()
+        self._files.begin(self._checkpoint_time())
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
@@ -621,14 +534,6 @@ class Trainer:
             )
         return self._room.problem
 
-    def _unanswered(self, asked: Sequence[Entry]) -> list[Entry]:
-        cursor = self._answered()
-        return [request for request in asked if cursor is None or request.seq > cursor.seq]
-
-    def _answered(self) -> Cursor | None:
-        cursor = self._record.requests.get("cursor")
-        return Cursor.from_json(cursor) if cursor else None
-
 
 def _superseded(record: VersionRecord) -> Busy:
     return Busy(
@@ -636,17 +541,3 @@ def _superseded(record: VersionRecord) -> Busy:
         hint="another trainer began a new lineage; start this one again with the settings that are wanted",
         version=record.version,
     )
-
-
-def _decided_us(records: Sequence[VersionRecord], before: int | None) -> int | None:
-    """When the last of `records` that trained or held something was made; `before` if none did."""
-    return next((one.created_at_us for one in reversed(records) if one.trained or one.held), before)
-
-
-def _ranges(records: Sequence[ShardRecord]) -> Ranges:
-    return ((records[0].seq, records[-1].seq + 1),)
-
-
-def _newest_label(records: Sequence[ShardRecord], before: int | None) -> int | None:
-    times = [shard.max_emit_us for record in records for shard in record.shards]
-    return max([*times, *([before] if before is not None else [])], default=None)

@@ -116,7 +116,7 @@ def _child(root: Path, settings: Settings, place: str, hit: int) -> None:
         if place not in ("", "random"):
             os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
         running = trainer.Trainer(_loop(root), settings)
-        running._resident = hit == 2  # files are written aside, or each is waited for
+        running._files.resident = hit == 2  # files are written aside, or each is waited for
         while running.step() is not None:
             pass
         arrays = running._state.arrays()

@@ -27,7 +27,7 @@ def resident(feed: Any) -> Any:
     from training.trainer import Trainer
 
     trainer = Trainer(feed.loop, feed.settings)
-    trainer._resident = True
+    trainer._files.resident = True
     return trainer
 
 
@@ -83,7 +83,7 @@ def test_a_later_version_names_it_and_it_holds_its_own(
     feed: Any, monkeypatch: pytest.MonkeyPatch, *, copied: bool
 ) -> None:
     from training import checkpoint
-    from training import trainer as module
+    from training import files as module
 
     loop = feed("dcn_v2", train={"checkpoint_every_s": 1e9, "snapshot_every": 1})
     trainer = resident(loop)
@@ -101,12 +101,12 @@ def test_a_later_version_names_it_and_it_holds_its_own(
         trainer.step()
         assert (newest(loop).version, newest(loop).checkpoint, newest(loop).snapshot) == (version, None, None)
     go.set()
-    trainer._aside.wait()
+    trainer._files._aside.wait()
     loop.rows(20)
     trainer.step()
     record = newest(loop)
     assert (record.version, record.checkpoint.of, record.snapshot.of) == (3, 1, 1)
-    trainer._aside.wait()
+    trainer._files._aside.wait()
     again = resident(loop)
     assert (parameters(again) == parameters(trainer)) == copied
     assert again._published.digest() == trainer._published.digest()
@@ -128,14 +128,14 @@ def test_a_write_that_fails_is_tried_again_and_training_goes_on(
     for version in (1, 2):
         loop.rows(50)
         trainer.step()
-        trainer._aside.wait()
+        trainer._files._aside.wait()
         assert (newest(loop).version, newest(loop).checkpoint) == (version, None)
     assert "trainer.aside_failed what=checkpoint: no space left" in caplog.text
     monkeypatch.setattr(trainer._store, "write", write)
     for _ in range(2):
         loop.rows(50)
         trainer.step()
-        trainer._aside.wait()
+        trainer._files._aside.wait()
     assert (newest(loop).checkpoint.of, newest(loop).snapshot.of) == (3, 3)
     assert parameters(resident(loop)) == parameters(trainer)
 
@@ -143,7 +143,7 @@ def test_a_write_that_fails_is_tried_again_and_training_goes_on(
 def test_step_waits_so_that_its_own_record_names_it(feed: Any) -> None:
     loop = feed("lr", train={"checkpoint_every_s": 1e-6, "snapshot_every": 1})
     trainer = resident(loop)
-    trainer._resident = False
+    trainer._files.resident = False
     loop.rows(50)
     trainer.step()
     assert (newest(loop).checkpoint.of, newest(loop).snapshot.of) == (1, 1)
