@@ -105,7 +105,8 @@ def test_a_later_version_names_it_and_it_holds_its_own(
     loop.rows(20)
     trainer.step()
     record = newest(loop)
-    assert (record.version, record.checkpoint.of, record.snapshot.of) == (3, 1, 1)
+    assert (record.version, record.checkpoint.of) == (3, 1)
+    assert record.snapshot.of in (1, 3)  # its own, if that was written before the record was made
     trainer._files._aside.wait()
     again = resident(loop)
     assert (parameters(again) == parameters(trainer)) == copied

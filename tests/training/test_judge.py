@@ -90,7 +90,7 @@ def spoil(trainer: Any, monkeypatch: Any, damage: Any) -> None:
 
 @pytest.mark.parametrize("damage", [double, permuted, constant, exploding, no_number], ids=lambda one: one.__name__)
 def test_a_broken_candidate_is_never_published(feed: Any, monkeypatch: Any, damage: Any) -> None:
-    loop = feed("dcn_v2", **LEARNING)
+    loop = feed("lr", **LEARNING)
     trainer = trainer_of(loop)
     learned(loop, trainer, 10)
     before, digest = parameters(trainer), versions(loop)[-1].digest
@@ -103,7 +103,7 @@ def test_a_broken_candidate_is_never_published(feed: Any, monkeypatch: Any, dama
 @pytest.mark.parametrize("damage", [double, permuted], ids=lambda one: one.__name__)
 def test_without_a_trial_on_its_own_rows_it_is(feed: Any, monkeypatch: Any, damage: Any) -> None:
     """The twin: the other gates let these pass."""
-    loop = feed("dcn_v2", **LEARNING)
+    loop = feed("lr", **LEARNING)
     trainer = trainer_of(loop)
     learned(loop, trainer, 10)
     monkeypatch.setattr(Sums, "worse", lambda _: "")
@@ -117,7 +117,7 @@ def test_a_version_that_proves_worse_is_rolled_back_and_its_rows_are_held(
     feed: Any, monkeypatch: Any, judged: bool
 ) -> None:
     """Poison that no gate sees: wrong labels, which are only wrong beside those that come later."""
-    loop = feed("dcn_v2", **LEARNING, gate=UNSURPRISED)
+    loop = feed("lr", **LEARNING, gate=UNSURPRISED)
     trainer = trainer_of(loop)
     learned(loop, trainer, 12)
     good, before = versions(loop)[-1], parameters(trainer)
@@ -143,15 +143,15 @@ def test_a_version_that_proves_worse_is_rolled_back_and_its_rows_are_held(
 
 
 def test_sound_versions_are_never_held_or_rolled_back_and_their_anchor_follows(feed: Any) -> None:
-    loop = feed("dcn_v2", **LEARNING, gate={"rows": 400})
+    loop = feed("lr", **LEARNING, gate={"rows": 400})
     trainer = trainer_of(loop)
-    learned(loop, trainer, 60, rows=200)
+    learned(loop, trainer, 40, rows=200)
     assert {one.kind for one in versions(loop)} == {"start", "delta"}
     newest = versions(loop)[-1]
     assert newest.version - newest.gate["trial"]["anchor"] <= 4
     verdicts = [verdict for one in versions(loop) for verdict in one.verdicts]
     assert {verdict["result"] for verdict in verdicts} == {"good"}
-    assert len(verdicts) > 20
+    assert len(verdicts) > 12
 
 
 def test_a_trial_goes_on_after_a_restart(feed: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_trial_goes_on_after_a_restart(feed: Any) -> None:
                 loop.append(flipped(loop.made(300)))
             else:
                 loop.rows(300)
-            if restarts:
+            if restarts and record > 9:
                 trainer.close()
                 trainer = trainer_of(loop)
             trainer.step()
@@ -177,7 +177,7 @@ def test_a_trial_goes_on_after_a_restart(feed: Any) -> None:
 
 
 def test_a_change_of_regime_is_no_reason_to_go_back(feed: Any) -> None:
-    loop = feed("dcn_v2", **LEARNING, gate=UNSURPRISED)
+    loop = feed("lr", **LEARNING, gate=UNSURPRISED)
     trainer = trainer_of(loop)
     learned(loop, trainer, 12)
     for _ in range(6):
@@ -200,10 +200,10 @@ def test_after_max_holds_rollbacks_in_a_row_the_loop_goes_on(feed: Any, monkeypa
     assert versions(loop)[-1].verdicts[0]["result"] == "worse"  # told all the same
 
 
-@pytest.mark.parametrize("wait_s", [10.0, 0.0], ids=["waits", "twin"])
+@pytest.mark.parametrize("wait_s", [0.5, 0.0], ids=["waits", "twin"])
 def test_a_candidate_that_waits_is_tried_on_the_next_record_before_anybody_is_served(feed: Any, wait_s: float) -> None:
     """Poison that only a later record shows. The twin publishes it, and takes it back later."""
-    loop = feed("dcn_v2", **LEARNING, gate={**UNSURPRISED, "wait_s": wait_s})
+    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "wait_s": wait_s})
     trainer = trainer_of(loop)
     for _ in range(12):
         loop.rows(400)

@@ -36,7 +36,7 @@ def release(feed: Any, *ranges: tuple[int, int]) -> Any:
 
 def rolled_back(feed: Any) -> Any:
     """A trainer of a loop whose shard records 1 and 2 are held by a rollback, and 3 was learned since."""
-    loop = feed("mlp", **RARELY)
+    loop = feed("lr", **RARELY)
     trainer = trainer_of(loop)
     for _ in range(3):
         loop.rows(60)
@@ -113,7 +113,7 @@ def test_what_is_no_longer_kept_cannot_be_released(feed: Any) -> None:
 
 
 def test_what_makes_the_weights_overflow_stays_held(feed: Any) -> None:
-    loop = feed("mlp", **RARELY)
+    loop = feed("lr", **RARELY)
     trainer = trainer_of(loop)
     loop.rows(60)
     trainer.step()
