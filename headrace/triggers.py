@@ -12,6 +12,7 @@ then is learned. The first rows of a lineage are learned at once, so that someth
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -71,6 +72,8 @@ def check(triggers: Triggers) -> None:
         try:
             if len(line.split()) != FIELDS:
                 raise CroniterError(f"it has {len(line.split())} fields, not {FIELDS}")
+            if re.search(r"\br", line, re.IGNORECASE):
+                raise CroniterError("R would be another moment each time")
             croniter(line, datetime(2024, 1, 1)).get_next()  # noqa: DTZ001  any day will do
         except CroniterBadDateError:
             raise SettingsError(

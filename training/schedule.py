@@ -26,15 +26,19 @@ WARMUP_ROWS = 1 << 16
 
 def candidate(waiting: Sequence[ShardRecord], *, on: str) -> list[ShardRecord]:
     """The records to train next, oldest first; empty while nothing is due. waiting: in order of the log."""
-    ready = list(waiting) if on == "pane" else _closed(waiting)
     taken: list[ShardRecord] = []
     rows = 0
-    for record in ready:
+    for record in ready(waiting, on=on):
         if taken and rows + record.rows > MOST_ROWS:
             break
         taken.append(record)
         rows += record.rows
     return taken if rows else []
+
+
+def ready(waiting: Sequence[ShardRecord], *, on: str) -> list[ShardRecord]:
+    """What may be learned, however many rows: in one candidate or in several."""
+    return list(waiting) if on == "pane" else _closed(waiting)
 
 
 def _closed(waiting: Sequence[ShardRecord]) -> list[ShardRecord]:

@@ -193,13 +193,15 @@ class Trainer:
         """The records of the next candidate."""
         if self._stopped() and not asked:
             return []
-        records = schedule.candidate(self._waiting.poll(), on=self._settings.train.on)
+        waiting, on = self._waiting.poll(), self._settings.train.on
+        records = schedule.candidate(waiting, on=on)
         if records and records[0].seq > self._due_until:
-            rows = sum(record.rows for record in records)
+            ready = schedule.ready(waiting, on=on)
+            rows = sum(record.rows for record in ready)
             triggers = self._settings.train.triggers
             if not asked and not due(triggers, rows=rows, decided_us=self._decided_us, now_us=self._now_us()):
                 return []
-            self._due_until = self._waiting.poll()[-1].seq
+            self._due_until = ready[-1].seq
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
 
     def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:

@@ -41,6 +41,20 @@ def test_rows_wait_for_their_number(feed: Any) -> None:
     assert trainer.step().body["trained"] == [[1, 4]]
 
 
+def test_more_rows_than_a_candidate_has_are_waited_for_and_learned(feed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import schedule
+
+    loop, trainer, _ = begun(feed, min_rows=50)
+    monkeypatch.setattr(schedule, "MOST_ROWS", 25)
+    for _ in range(2):
+        loop.rows(20)
+        assert trainer.step() is None
+    loop.rows(20)
+    assert [entry.body["trained"] for entry in iter(trainer.step, None)] == [[[1, 2]], [[2, 3]], [[3, 4]]]
+    loop.rows(20)
+    assert trainer.step() is None  # the next ones wait again
+
+
 def test_rows_wait_for_their_time_and_a_restart_does_not_begin_it_anew(feed: Any) -> None:
     from training.trainer import Trainer
 
