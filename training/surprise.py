@@ -96,7 +96,9 @@ class Past:
         for record in records:
             excess = record.evaluation.get("live", {}).get("excess")
             excesses += [excess] if excess is not None else []
-            row = row + 1 if (record.gate.get("surprise") or 0) > self.limit else 0
+            surprise = record.gate.get("surprise")
+            if surprise is not None:  # a version that measured none, such as an operator's, changes nothing
+                row = row + 1 if surprise > self.limit else 0
             greatest = max(greatest, record.gate.get("greatest") or 0.0)
             if record.kind == "delta" and excess is not None:
                 greatest = max(greatest * MEMORY, excess)

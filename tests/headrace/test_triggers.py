@@ -65,7 +65,9 @@ def test_a_cron_line_that_never_fires_is_refused(line):
         check(Triggers(at=(line,)))
 
 
-@pytest.mark.parametrize("line", ["", "every day", "61 3 * * *", "0 3 * *", "0 3 * * * *", "@daily x", "R 3 * * *", "0 1,r(2-4) * * *"])
+@pytest.mark.parametrize(
+    "line", ["", "every day", "61 3 * * *", "0 3 * *", "0 3 * * * *", "@daily x", "R 3 * * *", "0 1,r(2-4) * * *"]
+)
 def test_what_is_no_cron_line_is_refused(line):
     with pytest.raises(SettingsError, match="no cron line") as caught:
         check(Triggers(at=("0 3 * * *", line)))
