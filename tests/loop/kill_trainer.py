@@ -146,7 +146,7 @@ def _append(loop: Loop, head: Entry | None, rng: random.Random) -> Entry:
     )
     label = (random_.random(rows) < 0.3).astype(np.float32)
     if rng.random() < 1 / 8:
-        label[:] = 3e38
+        label[:] = np.nan  # refused by G0, however records are grouped
     times = seq * 1_000_000 + np.arange(rows)
     columns = {
         "impression_id": pa.array([f"{seq}-{n}" for n in range(rows)]),
@@ -184,6 +184,7 @@ def _settings(root: Path) -> Settings:
         loop={"name": "torture", "root": str(root)},
         streams={"impression": stream, "click": stream},
         label={"mode": "implicit", "wait_s": 1, "attribution_s": 1},
+        gate={"surprise": 1e9},  # surprise counts versions, and so how records were grouped
         features={
             "user": {"kind": "id"},
             "item": {"kind": "id"},
