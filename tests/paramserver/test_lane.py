@@ -68,7 +68,7 @@ def code_of(future):
 
 def test_a_call_comes_back_with_its_message_and_knows_its_deadline(echo):
     assert echo.call(b"one", timeout=20) == b"one"
-    assert 0 < echo.left_s[0] <= 20
+    assert 0 < echo.left_s[0] < 20 * 1.02  # gRPC rounds a timeout up on the wire, to about 1 %
     assert echo.call(b"") == b""
     assert echo.left_s[1] is None
 
