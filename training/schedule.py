@@ -6,8 +6,10 @@ Which records make the next candidate (`on`):
     window   the same, but only up to the first record with a window that the newest record has not closed
 
 How many rows a step takes. A warm-up batch is small (a large one fills Adagrad's accumulators and lowers the live rate
-for good), a live batch large (one step a record): a record is learned in warm-up batches while the model has learned
-fewer than `WARMUP_ROWS` rows, and whenever it has more than that many rows itself (a backlog).
+for good): a record is learned in warm-up batches while the model has learned fewer than `WARMUP_ROWS` rows, and whenever
+it has more than that many rows itself (a backlog). A live batch is a `STEPS`-th of its record, at most `batch_live` rows:
+a row that stands in a record n times moves as the square root of the number of steps, so few large steps learn what is
+new more slowly, while past `STEPS` the fixed cost of a step would tell.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1 << 20
 WARMUP_ROWS = 1 << 16
+STEPS = 16
 
 
 def candidate(waiting: Sequence[ShardRecord], *, on: str) -> list[ShardRecord]:
@@ -62,7 +65,9 @@ def smallest(records: Sequence[ShardRecord]) -> list[ShardRecord]:
 def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
     """Rows of a training step for a record of `rows` rows, when the model has learned `learned` rows before it."""
     warming_up = learned < WARMUP_ROWS or rows > WARMUP_ROWS
-    return recipe.batch_warmup if warming_up else recipe.batch_live
+    if warming_up:
+        return recipe.batch_warmup
+    return min(max(-(-rows // STEPS), recipe.batch_warmup), recipe.batch_live)
 
 
 def checkpoint_due(now_us: int, newest_us: int | None, every_s: float) -> bool:
