@@ -2,7 +2,7 @@
 
 Settings of examples/feed: label wait 2 s, disorder bound 1 s, admission 1, all gates and the batch of a step at their
 defaults. Adagrad moves a row by about its rate in a step, however many events of it the step has: k is as many events
-as give a fresh value a step or two. Three minutes each, after the loop has served its first trained version for 20 s.
+as give a fresh value several steps. Three minutes each, after the loop has served its first trained version for 20 s.
 The figures leave out label wait and disorder bound, and are shown by stages: where the seconds go.
 """
 
@@ -76,7 +76,7 @@ def main() -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--rates", type=int, nargs="*", default=[2_000, 10_000])
     options.add_argument("--seconds", type=float, default=180.0)
-    options.add_argument("--k", type=int, default=2_500)
+    options.add_argument("--k", type=int, default=1_000)
     given = options.parse_args()
     holds = []
     for rate in given.rates:

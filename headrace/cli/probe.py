@@ -1,16 +1,18 @@
 """`headrace probe`: how fresh a running loop is, measured from outside.
 
 Every `EVERY_S` a fresh value of one `id` feature gets `k` events with an extreme label, appended to the loop's own
-sources; all replicas are asked 20 times a second for its score, beside a control value that has no events. The other
-features are those of a recent event: the one with which a value without events scores nearest to 1/2, where the same
-step of the weights moves a score most; the label is the one that is farther from that score. So the probes of one run,
-which share what is learned of those features, do not end in scores of 0 or 1 that nothing moves. What counts, and what
-is left out of the figure: `headrace.cli.probe_figures`.
+sources; all replicas are asked 20 times a second for its score, beside a control value that has no events. Each event
+is like another recent one, so that the label is learned of the value and not of what else an event says. The scores are
+of the recent event with which a value without events scores nearest to 1/2, where the same step of the weights moves a
+score most; the label is the one that is farther from that score. So the probes of one run, which share what is learned
+of other features, do not end in scores of 0 or 1 that nothing moves. What counts, and what is left out of the figure:
+`headrace.cli.probe_figures`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 import threading
 import time
@@ -144,7 +146,7 @@ class Prober:
         self._like, self._label = places["impression"].recent[0], 1
 
     def aim(self, scores: Callable[[dict[str, list[Any]]], Sequence[float]]) -> None:
-        """Makes the next probe like the recent event with which a value without events scores nearest to 1/2."""
+        """Chooses what the next probe is scored with: the event with which a value without events is nearest to 1/2."""
         recent = self._places["impression"].recent
         others = [self._others(event) for event in recent]
         asked = {name: [each[name] for each in others] for name in others[0]}
@@ -159,23 +161,24 @@ class Prober:
         self._count += 1
         name = f"probe-{self._nonce}-{self._count}"
         now_us = clock.now_us()
-        impressions = [self._impression(name, now_us) for _ in range(self._k)]
+        others = itertools.islice(itertools.cycle(self._places["impression"].recent), self._k)
+        impressions = [self._impression(like, name, now_us) for like in others]
         feedback = [self._feedback(event, now_us) for event in impressions] if self._is_told() else []
-        due_us, others = now_us + int(self.wait_s * 1e6), self._others(impressions[0])
-        made = Probe(name, f"{name}-control", self._label, now_us, due_us, self._feature.name, others)
+        due_us = now_us + int(self.wait_s * 1e6)
+        asked = self._others(self._like)
+        made = Probe(name, f"{name}-control", self._label, now_us, due_us, self._feature.name, asked)
         append(self._places["impression"].file, impressions)
         if feedback:
             append(self._places[self._settings.feedback_name].file, feedback)
         self.open.append(made)
         return made
 
-    def _impression(self, value: str, now_us: int) -> dict[str, Any]:
+    def _impression(self, like: dict[str, Any], value: str, now_us: int) -> dict[str, Any]:
         from headrace.cli.probe_appends import changed, time_in
 
         stream = self._settings.impression
-        like = self._like.get(stream.id)
-        event_id = secrets.randbits(52) if isinstance(like, int) else f"{value}-{secrets.token_hex(6)}"
-        event = {**self._like, stream.id: event_id, stream.time: time_in(stream.time_unit, now_us)}
+        event_id = secrets.randbits(52) if isinstance(like.get(stream.id), int) else f"{value}-{secrets.token_hex(6)}"
+        event = {**like, stream.id: event_id, stream.time: time_in(stream.time_unit, now_us)}
         return changed(event, self._feature.path, value)
 
     def _feedback(self, impression: dict[str, Any], now_us: int) -> dict[str, Any]:
