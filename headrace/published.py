@@ -91,13 +91,14 @@ def digest_of(snapshot: Delta) -> Digest:
 
 
 class _Table:
-    """Rows of one table in growing arrays; a row that lost its id stays as a hole until the arrays grow."""
+    """Rows of one table in growing arrays; a row that lost its id is taken by the next new one."""
 
     def __init__(self, spec: TableSpec) -> None:
         self.spec = spec
         self.count = 0  # rows that have an id
         self.sum = 0  # of their hashes, mod 2^64
         self._used = 0
+        self._free = np.empty(0, np.int32)
         self._index = IdIndex.empty()
         self._scale = np.zeros(_LEAST_ROWS, np.float32)
         self._rows = np.zeros((_LEAST_ROWS, spec.row_bytes), np.uint8)
@@ -113,6 +114,7 @@ class _Table:
         self._scale[at] = change.scale
         self._rows[at] = change.rows
         self._index = self._index.updated(change.ids[fresh], at[fresh], gone)
+        self._free = np.concatenate([self._free, gone_at])
         self.count += len(fresh) - len(gone)
         self.sum = (self.sum + hash_sum(row_hashes(self.spec.name, change.ids, change.scale, change.rows))) % 2**64
 
@@ -144,12 +146,13 @@ class _Table:
         return all_rows
 
     def _take(self, rows: int) -> np.ndarray:
-        start, self._used = self._used, self._used + rows
+        again, self._free = self._free[:rows], self._free[rows:]
+        start, self._used = self._used, self._used + rows - len(again)
         if self._used > len(self._scale):
             size = max(2 * len(self._scale), self._used)
             self._scale = np.concatenate([self._scale[:start], np.zeros(size - start, np.float32)])
             self._rows = np.concatenate([self._rows[:start], np.zeros((size - start, self.spec.row_bytes), np.uint8)])
-        return np.arange(start, self._used, dtype=np.int32)
+        return np.concatenate([again, np.arange(start, self._used, dtype=np.int32)])
 
     def _hash_sum(self, ids: Ids, at: np.ndarray) -> int:
         return hash_sum(row_hashes(self.spec.name, ids, self._scale[at], self._rows[at]))

@@ -4,9 +4,10 @@ A checkpoint of version v is the file `models/<model>/checkpoints/<v, 12 digits>
 compression or pickles (any numpy reads it; equal states give equal bytes). It is written aside; the record of version v
 or of a later one names it with its SHA-256; if none does, it is garbage. Entries:
 
-    meta                        uint8: JSON {"format": 1, "version", "fingerprint" (training/runtime.py), "design",
-                                "rows", "frozen_of"}
-    table/<name>/ids            int64 [n]: the map id -> row, in row order
+    meta                        uint8: JSON {"format": 2, "version", "fingerprint" (training/runtime.py), "design",
+                                "rows", "newest_us", "frozen_of"}
+    table/<name>/ids            int64 [n]: the map id -> row, in row order; -1: a free row
+    table/<name>/until_us       int64 [n]: until when a row is kept (training/expiry.py); not in format 1: for good
     table/<name>/weights, …/slots   float32 [n, width]
     tower/<weight>, slots/<weight>  float32
     running/rows, …/mean, …/variance   float64 [k]
@@ -28,6 +29,7 @@ import numpy as np
 
 from headrace.errors import DamagedFile, NewerFormat
 from headrace.version import Kept
+from training.expiry import FOR_GOOD
 from training.runtime import fingerprint
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from training.recipe import Design
     from training.state import State
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_checkpoint(store: Store, folder: str, state: State, version: int, nonce: str) -> Kept:
@@ -85,6 +87,10 @@ def read_checkpoint(store: Store, kept: Kept, state: State) -> dict[str, Any]:
         raise NewerFormat(
             f"the checkpoint {kept.path} has format {meta['format']}", hint="upgrade headrace", path=kept.path
         )
+    if meta["format"] == 1:
+        meta["newest_us"] = 0
+        for name in [name for name in arrays if name.endswith("/ids")]:
+            arrays[f"{name.removesuffix('ids')}until_us"] = np.full(len(arrays[name]), FOR_GOOD)
     state.restore(arrays, meta)
     return meta
 

@@ -50,16 +50,29 @@ class Positives:
 
 @dataclass(frozen=True)
 class Examples:
-    """labels: float32 [n]; columns: feature -> Column; numbers: float32 [n, k], missing = NaN; encoded: the same."""
+    """labels: float32 [n]; columns: feature -> Column; numbers: float32 [n, k], missing = NaN; encoded: the same.
+
+    event_us: int64 [n], None where the shards were read without their times.
+    """
 
     labels: Floats
     columns: Mapping[str, Column]
     numbers: Floats
     encoded: pa.Table
     positives: Positives | None = None
+    event_us: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def newest_us(self, feature: str) -> npt.NDArray[np.int64]:
+        """int64 [u]: the time of the newest event with each id of a feature's column."""
+        column, times = self.columns[feature], self.event_us
+        newest = np.zeros(len(column.ids), np.int64)
+        if times is not None:
+            each = times if column.offsets is None else np.repeat(times, np.diff(column.offsets))
+            np.maximum.at(newest, column.codes, each)
+        return newest
 
 
 def examples_of(shards: Sequence[pa.Table], schema: Schema) -> Examples:
@@ -80,7 +93,8 @@ def examples_of(shards: Sequence[pa.Table], schema: Schema) -> Examples:
     stacked = np.stack(numbers, 1) if numbers else np.empty((table.num_rows, 0), np.float32)
     names = [feature.name for feature in schema.features]
     labels = table.column("label").to_numpy().astype(np.float32)
-    return Examples(labels, columns, stacked, table.select(names), positives)
+    event_us = table.column("event_time_us").to_numpy() if "event_time_us" in table.column_names else None
+    return Examples(labels, columns, stacked, table.select(names), positives, event_us)
 
 
 def _positives(table: pa.Table, emitted: npt.NDArray[np.int64]) -> Positives | None:

@@ -2,7 +2,8 @@
 
 Residual rule. A row goes into the delta if its new encoding differs in bytes from the published one *and* some entry,
 decoded, differs by more than eps; or if it was never published. The comparison is always with what replicas hold, never
-with the last step, so what stays below eps adds up until it goes out.
+with the last step, so what stays below eps adds up until it goes out. Rows that went (training/expiry.py) and were
+published are tombstones.
 
     published after  = published before + delta,    |published - learned| <= eps + half a step of the encoding
 """
@@ -28,11 +29,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Learned:
-    """Rows of one table that a candidate may have changed. ids: int64 [n], each once; rows: float32 [n, width]."""
+    """Rows of one table that a candidate may have changed. ids: int64 [n], each once; rows: float32 [n, width].
+
+    gone: int64 [k], ids that lost their row and have none now.
+    """
 
     spec: TableSpec
     ids: Ids
     rows: Floats
+    gone: Ids
 
 
 def learned_rows(specs: Sequence[TableSpec], tables: Mapping[str, Table]) -> list[Learned]:
@@ -41,7 +46,9 @@ def learned_rows(specs: Sequence[TableSpec], tables: Mapping[str, Table]) -> lis
     for spec in specs:
         table = tables[spec.name]
         rows = np.flatnonzero(table.touched).astype(np.int32)
-        found.append(Learned(spec, table.index.ids[rows], table.read(rows)))
+        dropped = np.unique(np.concatenate([np.empty(0, np.int64), *table.index.dropped]))
+        gone = dropped[table.index.find(dropped) < 0]
+        found.append(Learned(spec, table.index.ids[rows], table.read(rows), gone))
     return found
 
 
@@ -53,7 +60,8 @@ def changed(learned: Learned, published: PublishedTable, eps: float) -> Change:
     differs = (scale != old_scale) | (encoded != old).any(1)
     distance = np.abs(decode_rows(scale, encoded, spec) - decode_rows(old_scale, old, spec)).max(1, initial=0)
     chosen = ~known | (differs & (distance > eps))
-    return Change(spec, ids[chosen], scale[chosen], encoded[chosen])
+    published_gone = learned.gone[published.lookup(spec.name, learned.gone)[2]]
+    return Change(spec, ids[chosen], scale[chosen], encoded[chosen], published_gone)
 
 
 def delta_of(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.delta import TableSpec
 from training.arrival import Waits
+from training.expiry import LONG_US, OPEN_KINDS, Expiry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ RECIPES: Mapping[str, Recipe] = {
 class Design:
     """One model, whole: `tables` in the order of the deltas, `fields` by table name, `bias` the logit of the prior.
 
-    waits: between which delays positives are late, if they are to be calibrated for.
+    waits: between which delays positives are late, if they are to be calibrated for. expiry: which rows go.
     """
 
     shape: Architecture
@@ -93,6 +94,7 @@ class Design:
     seed: int
     bias: float
     waits: Waits | None = None
+    expiry: Expiry | None = None
 
     def spec(self, table: str) -> TableSpec:
         return next(spec for spec in self.tables if spec.name == table)
@@ -138,7 +140,17 @@ def design_of(settings: Settings, schema: Schema) -> Design:
         seed=settings.train.seed,
         bias=math.log(prior) - math.log1p(-prior),
         waits=waits_of(settings.label),
+        expiry=expiry_of(settings),
     )
+
+
+def expiry_of(settings: Settings) -> Expiry | None:
+    """None if no feature has a `ttl` and tables may have as many rows as there are ids."""
+    lines, most = settings.features, settings.train.max_rows
+    ttl_us = {name: round(line.ttl * 1e6) for name, line in lines.items() if line.ttl is not None}
+    if not ttl_us and most is None:
+        return None
+    return Expiry({name: LONG_US for name, line in lines.items() if line.kind in OPEN_KINDS} | ttl_us, most)
 
 
 def waits_of(label: LabelSettings) -> Waits | None:

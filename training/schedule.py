@@ -6,10 +6,10 @@ Which records make the next candidate (`on`):
     window   the same, but only up to the first record with a window that the newest record has not closed
 
 How many rows a step takes. A warm-up batch is small (a large one fills Adagrad's accumulators and lowers the live rate
-for good): a record is learned in warm-up batches while the model has learned fewer than `WARMUP_ROWS` rows, and whenever
-it has more than that many rows itself (a backlog). A live batch is a `STEPS`-th of its record, at most `batch_live` rows:
-a row that stands in a record n times moves as the square root of the number of steps, so few large steps learn what is
-new more slowly, while past `STEPS` the fixed cost of a step would tell.
+for good): a record is learned in warm-up batches while the model has learned fewer than `WARMUP_ROWS` rows, and
+whenever it has more than that many rows itself (a backlog). A live batch is a `STEPS`-th of its record, at most
+`batch_live` rows: an id that many rows of a record have moves as the square root of the number of steps, so that few
+large steps learn what is new more slowly, while past `STEPS` the fixed cost of a step would tell.
 """
 
 from __future__ import annotations

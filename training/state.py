@@ -29,12 +29,14 @@ class _Begun:
     running: Running
     arrival: Arrival
     rows: int
+    newest_us: int
     frozen_of: int | None
     dense: Mapping[str, Mapping[str, Floats]]
 
 
 class State:
-    """rows: learned so far; frozen_of: the first version that learned anything, None before it.
+    """rows: learned so far; newest_us: the greatest time of an event among them; frozen_of: the first version that
+    learned anything, None before it.
 
     A candidate is learned between `begin` and either `settle` (it was published) or `undo` (every bit is as it was at
     `begin`). The journal costs what the candidate touches, not what the tables hold. Without `begin` there is none.
@@ -45,7 +47,7 @@ class State:
         self.learner = Learner(design)
         self.running = Running.empty(len(design.numbers))
         self.arrival = Arrival.empty()
-        self.rows = 0
+        self.rows = self.newest_us = 0
         self.frozen_of: int | None = None
         self._begun: _Begun | None = None
 
@@ -56,7 +58,7 @@ class State:
             group: {name: variable.numpy().copy() for name, variable in variables.items()}
             for group, variables in self._groups().items()
         }
-        self._begun = _Begun(self.running, self.arrival, self.rows, self.frozen_of, dense)
+        self._begun = _Begun(self.running, self.arrival, self.rows, self.newest_us, self.frozen_of, dense)
         self.learner.begin()
 
     def undo(self) -> None:
@@ -65,7 +67,7 @@ class State:
         if begun is None:
             raise RuntimeError("undo without begin")
         self.running, self.arrival = begun.running, begun.arrival
-        self.rows, self.frozen_of = begun.rows, begun.frozen_of
+        self.rows, self.newest_us, self.frozen_of = begun.rows, begun.newest_us, begun.frozen_of
         for group, variables in self._groups().items():
             for name, variable in variables.items():
                 variable.assign(begun.dense[group][name])
@@ -84,7 +86,15 @@ class State:
         batch = batch_rows(self.design.recipe, rows=len(examples), learned=self.rows)
         logits = self.learner.learn(examples, standardised(examples.numbers, self.running.numbers()), batch)
         self.rows += len(examples)
+        self._expire(examples)
         return logits
+
+    def _expire(self, examples: Examples) -> None:
+        """After a record: time goes on to its newest event."""
+        if examples.event_us is None:
+            return
+        before_us, self.newest_us = self.newest_us, max(self.newest_us, int(examples.event_us.max()))
+        self.learner.expire(before_us, self.newest_us)
 
     def correction(self) -> float:
         """What makes of P(feedback within wait_s) P(feedback within attribution_s): to be added to every logit."""
@@ -95,10 +105,12 @@ class State:
         return {name: variable.numpy() for name, variable in self.learner.weights.items()}
 
     def settle(self) -> None:
-        """The candidate is published: forget the journal, and which rows were touched."""
+        """The candidate is published: forget the journal, which rows were touched and which ids dropped."""
         self._forget()
         for table in self.learner.tables.values():
             table.touched[:] = False
+        for index in self.learner.indexes:
+            index.publish()
 
     def _forget(self) -> None:
         self.learner.settle()
@@ -118,20 +130,20 @@ class State:
         return saved
 
     def meta(self) -> dict[str, Any]:
-        return {"rows": self.rows, "frozen_of": self.frozen_of}
+        return {"rows": self.rows, "newest_us": self.newest_us, "frozen_of": self.frozen_of}
 
     def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """The inverse of `arrays` and `meta`."""
         self._forget()
         for name, table in self.learner.tables.items():
-            table.restore({part: arrays[f"table/{name}/{part}"] for part in ("ids", "weights", "slots")})
+            table.restore({part: arrays[f"table/{name}/{part}"] for part in ("ids", "until_us", "weights", "slots")})
         for group, variables in self._groups().items():
             for name, variable in variables.items():
                 variable.assign(arrays[f"{group}/{name}"])
         self.running = Running(*(arrays[f"running/{part}"] for part in ("rows", "mean", "variance")))
         late = {name.removeprefix("arrival/"): value for name, value in arrays.items() if name.startswith("arrival/")}
         self.arrival = Arrival.restored(late)
-        self.rows, self.frozen_of = meta["rows"], meta["frozen_of"]
+        self.rows, self.newest_us, self.frozen_of = meta["rows"], meta["newest_us"], meta["frozen_of"]
 
     def _groups(self) -> dict[str, dict[str, Any]]:
         return {"tower": self.learner.weights, "slots": self.learner.slots}

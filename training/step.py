@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from headrace.delta import TableSpec
     from training.examples import Examples
+    from training.expiry import Expiry
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -40,6 +41,7 @@ class Learner:
 
     def __init__(self, design: Design) -> None:
         self.shape, self.recipe, self.fields = design.shape, design.recipe, design.fields
+        self.expiry = design.expiry
         self.groups = groups_of(design.fields)
         self.indexes = [RowIndex() for _ in self.groups]
         shared = {name: index for index, names in zip(self.indexes, self.groups, strict=True) for name in names}
@@ -75,6 +77,17 @@ class Learner:
         for index in self.indexes:
             index.settle()
 
+    def expire(self, before_us: int, now_us: int) -> None:
+        """Drops the rows whose time is over, now that the newest event learned moved from `before_us` to `now_us`."""
+        if self.expiry is None:
+            return
+        for index, names in zip(self.indexes, self.groups, strict=True):
+            rows = self.expiry.gone(index.until_us, index.live, before_us, now_us)
+            if len(rows):
+                for name in names:
+                    self.tables[name].forget(rows)
+                index.drop(rows)
+
     def learn(self, examples: Examples, numbers: Floats, batch: int) -> Floats:
         """Learns each row once, in order, `batch` rows a step. Returns logits float32 [n] from before each update.
 
@@ -83,7 +96,8 @@ class Learner:
         singles, listed, offsets = [], [], np.zeros(1, np.int32)
         for names in self.groups:
             fields = self.fields[names[0]]
-            rows = rows_of([self.tables[name] for name in names], examples, (*fields.single, *fields.lists))
+            features = (*fields.single, *fields.lists)
+            rows = rows_of([self.tables[name] for name in names], examples, features, self.expiry)
             singles.append(_stacked([rows[feature] for feature in fields.single], len(examples)))
             flat, offsets = interleaved(
                 [(rows[feature], examples.columns[feature].offsets) for feature in fields.lists], len(examples)
@@ -190,10 +204,12 @@ def _start(recipe: Recipe, weight: str) -> float:
     return recipe.start_bias if weight in LINEAR_PART else recipe.start_dense
 
 
-def rows_of(tables: Sequence[Table], examples: Examples, features: Sequence[str]) -> dict[str, Rows]:
+def rows_of(
+    tables: Sequence[Table], examples: Examples, features: Sequence[str], expiry: Expiry | None = None
+) -> dict[str, Rows]:
     """Feature -> int32 [m], the row of every id in `tables`, which share their index.
 
-    New ids get a row in the order features, then first sight.
+    New ids get a row in the order features, then first sight. Rows that may expire are kept as `expiry` says.
     """
     columns = [examples.columns[feature] for feature in features]
     ids = np.concatenate([column.ids for column in columns]) if columns else np.empty(0, np.int64)
@@ -202,7 +218,10 @@ def rows_of(tables: Sequence[Table], examples: Examples, features: Sequence[str]
         table.touch(rows)
     found, start = {}, 0
     for feature, column in zip(features, columns, strict=True):
-        found[feature] = rows[start : start + len(column.ids)][column.codes]
+        own = rows[start : start + len(column.ids)]
+        if expiry is not None and feature in expiry.ttl_us:
+            tables[0].index.keep(own, examples.newest_us(feature) + expiry.ttl_us[feature])
+        found[feature] = own[column.codes]
         start += len(column.ids)
     return found
 

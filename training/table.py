@@ -2,23 +2,32 @@
 
 Row 0 is the first id that was seen, row 1 the second, and so on: `ids[:used]` is the whole map, and rebuilding it from
 that array gives the same rows. An id gets its row at first sight. A new row starts from `init_rows(id)`, a function of
-the id and the seed alone, so that it does not matter when, or in which replay, an id appears.
+the id and the seed alone, so that it does not matter when, or in which replay, an id appears. A row whose id was
+dropped is as if it had never been in use, until the next new id takes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.idindex import IdIndex, Ids, Rows
+from training.expiry import FOR_GOOD
 from training.runtime import tf
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Floats = npt.NDArray[np.float32]
+Times = npt.NDArray[np.int64]
 
 FIRST_CAPACITY = 1024
+
+FREE: Final = -1
+"""In the place of an id: the row has none."""
 
 INIT_SCALE = 0.02
 ACCUMULATOR = 1.0
@@ -26,34 +35,53 @@ ACCUMULATOR = 1.0
 
 
 class RowIndex:
-    """id -> row, and row -> id (`ids`: int64 [used], in row order)."""
+    """id -> row, and row -> id (`ids`: int64 [used], in row order, `FREE` where an id was dropped).
+
+    until_us: int64 [used], event time up to which each row is kept (training/expiry.py). Free rows are taken again,
+    the lowest first, so that `ids` and `until_us` are the whole state. dropped: what lost its row since `publish`.
+    """
 
     def __init__(self) -> None:
         self._clear()
 
     def _clear(self) -> None:
         self._ids = np.empty(FIRST_CAPACITY, np.int64)
+        self._until_us = np.empty(FIRST_CAPACITY, np.int64)
         self._index = IdIndex.empty(FIRST_CAPACITY)
+        self._free = np.empty(0, np.int32)  # ascending
         self.used = 0
-        self.kept: int | None = None  # rows that were there when the journal began; None: there is no journal
+        self.dropped: list[Ids] = []
+        self.kept: int | None = None  # rows that were in use when the journal began; None: there is no journal
+        self._journal: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """From here on `undo` can give back what is admitted."""
-        self.kept = self.used
+        """From here on `undo` can give back what is admitted, kept and dropped."""
+        self.kept, self._journal = self.used, []
 
     def undo(self) -> None:
         """As it was at `begin`."""
         assert self.kept is not None
-        self._index.drop(self._ids[self.kept : self.used])
-        self.used, self.kept = self.kept, None
+        for taken_back in reversed(self._journal):
+            taken_back()
+        self.used = self.kept
+        self.settle()
 
     def settle(self) -> None:
         """Forgets the journal."""
-        self.kept = None
+        self.kept, self._journal = None, []
 
     @property
     def ids(self) -> Ids:
         return self._ids[: self.used]
+
+    @property
+    def until_us(self) -> Times:
+        return self._until_us[: self.used]
+
+    @property
+    def live(self) -> int:
+        """Rows that have an id."""
+        return self.used - len(self._free)
 
     def find(self, ids: Ids) -> Rows:
         """ids: int64 [n] -> rows: int32 [n], -1 where the id has none."""
@@ -64,26 +92,87 @@ class RowIndex:
         rows = self._index.find(ids)
         new = np.flatnonzero(rows < 0)
         if len(new):
-            rows[new] = np.arange(self.used, self.used + len(new), dtype=np.int32)
-            self._append(ids[new], rows[new])
+            rows[new] = self._take(len(new))
+            self._put(ids[new], rows[new])
+            self._until_us[rows[new]] = FOR_GOOD
+            given, where = ids[new], rows[new]
+            self._note(lambda: self._take_back(given, where))
         return rows
 
-    def restore(self, ids: Ids) -> None:
-        """Becomes the map whose `ids` these are."""
-        if not np.array_equal(self.ids, ids):
-            self._clear()
-            self.admit(ids)
+    def keep(self, rows: Rows, until_us: Times) -> None:
+        """Each of `rows` is kept until then, or later if that was said before; rows that are new, no longer."""
+        before = self._until_us[rows]
+        self._until_us[rows] = np.where(before == FOR_GOOD, until_us, np.maximum(before, until_us))
+        self._note(lambda: self._until_again(rows, before))
 
-    def _append(self, ids: Ids, rows: Rows) -> None:
-        needed = self.used + len(ids)
-        if needed > len(self._ids) or not self._index.has_room(len(ids)):  # ids that were given back leave their slots
-            room = _doubled(len(self._ids), needed)
-            self._ids = np.concatenate([self.ids, np.empty(room - self.used, np.int64)])
-            self._index = IdIndex.empty(room)
-            self._index.put(self.ids, np.arange(self.used, dtype=np.int32))
-        self._ids[self.used : needed] = ids
+    def drop(self, rows: Rows) -> None:
+        """Takes their ids from `rows`, which are free then."""
+        ids, until_us, free = self._ids[rows], self._until_us[rows], self._free
+        self._index.drop(ids)
+        self._ids[rows], self._until_us[rows] = FREE, FOR_GOOD
+        self._free = np.union1d(free, rows).astype(np.int32)
+        self.dropped.append(ids)
+        self._note(lambda: self._give_back(ids, rows, until_us, free))
+
+    def publish(self) -> None:
+        """Everybody knows what was dropped."""
+        self.dropped = []
+
+    def restore(self, ids: Ids, until_us: Times) -> None:
+        """Becomes the map whose `ids` and `until_us` these are; `dropped` is empty then, and there is no journal."""
+        if not self.dropped and np.array_equal(self.ids, ids) and np.array_equal(self.until_us, until_us):
+            self.settle()  # a table that shares this index was restored before
+            return
+        self._clear()
+        room = _doubled(FIRST_CAPACITY, len(ids))
+        self._ids, self._until_us = np.empty(room, np.int64), np.empty(room, np.int64)
+        self.used = len(ids)
+        self._ids[: self.used], self._until_us[: self.used] = ids, until_us
+        self._free = np.flatnonzero(ids == FREE).astype(np.int32)
+        self._rebuild(0)
+
+    def _note(self, taken_back: Callable[[], None]) -> None:
+        if self.kept is not None:
+            self._journal.append(taken_back)
+
+    def _take(self, rows: int) -> Rows:
+        """The lowest free rows, then rows that were never in use."""
+        again, before = self._free[:rows], self._free
+        self._free = self._free[rows:]
+        start, self.used = self.used, self.used + rows - len(again)
+        if self.used > len(self._ids):
+            spare = np.empty(_doubled(len(self._ids), self.used) - start, np.int64)
+            self._ids = np.concatenate([self._ids[:start], spare])
+            self._until_us = np.concatenate([self._until_us[:start], spare])
+        self._ids[start : self.used] = FREE
+        self._note(lambda: self._free_again(before))
+        return np.concatenate([again, np.arange(start, self.used, dtype=np.int32)])
+
+    def _put(self, ids: Ids, rows: Rows) -> None:
+        if not self._index.has_room(len(ids)):  # ids that were dropped leave their slots
+            self._rebuild(len(ids))
+        self._ids[rows] = ids
         self._index.put(ids, rows)
-        self.used = needed
+
+    def _rebuild(self, more: int) -> None:
+        rows = np.flatnonzero(self.ids != FREE).astype(np.int32)
+        self._index = IdIndex.empty(max(len(self._ids), 2 * (len(rows) + more)))
+        self._index.put(self._ids[rows], rows)
+
+    def _until_again(self, rows: Rows, until_us: Times) -> None:
+        self._until_us[rows] = until_us
+
+    def _free_again(self, free: Rows) -> None:
+        self._free = free
+
+    def _take_back(self, ids: Ids, rows: Rows) -> None:
+        self._index.drop(ids)
+        self._ids[rows] = FREE
+
+    def _give_back(self, ids: Ids, rows: Rows, until_us: Times, free: Rows) -> None:
+        self._put(ids, rows)
+        self._until_us[rows], self._free = until_us, free
+        self.dropped.pop()
 
 
 @dataclass(frozen=True)
@@ -138,6 +227,14 @@ class Table:
                 self._scatter(self.weights, new, start)
         self.touched[rows] = True
 
+    def forget(self, rows: Rows) -> None:
+        """`rows` lose what they learned: as if they had never been in use. To be called before the index drops them."""
+        rows = rows[rows < len(self.touched)]
+        if self.index.kept is not None:
+            self._save(rows[(rows < self.index.kept) & ~self._saved[rows]])
+        self._clear(rows)
+        self.touched[rows] = self._started[rows] = False
+
     def undo(self) -> None:
         """As it was when the index began its journal; to be called before the index undoes."""
         kept = self.index.kept
@@ -174,17 +271,18 @@ class Table:
         return values
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps, in row order: ids int64 [used], weights and slots float32 [used, width]."""
+        """What a checkpoint keeps, in row order: ids, until_us int64 [used], weights, slots float32 [used, width]."""
         used = self.index.used
         return {
             "ids": self.index.ids.copy(),
+            "until_us": self.index.until_us.copy(),
             "weights": self.weights[:used].numpy(),
             "slots": self.slots[:used].numpy(),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """The inverse of `state`."""
-        self.index.restore(state["ids"])
+        self.index.restore(state["ids"], state["until_us"])
         rows = self.index.used
         self._reserve(rows)
         self.settle()
@@ -192,7 +290,8 @@ class Table:
             spare = np.full((len(self.touched) - rows, self.width), fill, np.float32)
             variable.assign(np.concatenate([state[name], spare]))
         self.touched[:] = False
-        self._started[:] = np.arange(len(self._started)) < rows
+        self._started[:] = False
+        self._started[:rows] = self.index.ids != FREE
 
     def _reserve(self, rows: int) -> None:
         if rows <= len(self.touched):

@@ -3,6 +3,7 @@
 key = name;  kind;  then where the raw value stands: column = "…", or path = "a.b" for a field inside a column, or
 nothing (the column has the feature's name). `bucket` and `time` may say instead  of = "…", a column or another
 feature, whose place they then share; `time` without a place takes the impressions' time.
+ttl: how long an id is remembered that no event has.
 """
 
 from __future__ import annotations
@@ -23,6 +24,28 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _seconds(value: object) -> object:
+    """
+    >>> _seconds("36h")
+    129600.0
+    """
+    if isinstance(value, bool):
+        raise ValueError('must be a time such as "7d", or seconds')
+    if not isinstance(value, str):
+        return value
+    number, unit = value[:-1].strip(), value[-1:]
+    try:
+        return float(number) * _UNITS_S[unit]
+    except (KeyError, ValueError):
+        raise ValueError('is no time: write "7d", "36h", "90m", "30s", or seconds') from None
+
+
+_UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+Lifetime = Annotated[float, BeforeValidator(_seconds), Field(ge=1, le=3_153_600_000)]
+"""Seconds, 1 to 100 years."""
+
+
 class FeatureSettings(Section):
     """One feature as it is written in the file."""
 
@@ -36,16 +59,17 @@ class FeatureSettings(Section):
     time_zone: str | None = None
     time_unit: TimeUnit | None = None
     max: Annotated[Count, Field(le=10_000)] = 16
+    ttl: Lifetime | None = None
 
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "id": ("column", "path"),
+    "id": ("column", "path", "ttl"),
     "category": ("column", "path"),
     "number": ("column", "path", "transform"),
     "bucket": ("column", "path", "of", "edges"),
     "time": ("column", "path", "of", "part", "time_zone", "time_unit"),
-    "ids": ("column", "path", "max"),
-    "cross": ("of",),
+    "ids": ("column", "path", "max", "ttl"),
+    "cross": ("of", "ttl"),
 }
 
 

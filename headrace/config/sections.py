@@ -127,6 +127,7 @@ class TrainSettings(Section):
     seed: Number = 0
     batch_warmup: Count | None = None
     batch_live: Count | None = None
+    max_rows: Count | None = None  # of ids in a table; past it the stalest go. Not counted: category, bucket, time
     lr_linear: Positive | None = None
     lr_embedding: Positive | None = None
     lr_dense: Positive | None = None

@@ -135,6 +135,9 @@ def test_settings_are_frozen_copied_and_pickled() -> None:
         ("[label]", "[model]\nhidden = [0]\n[label]", "[model] hidden[0] = 0: must be at least 1", ""),
         ("[label]", '[model]\nkind = "lr"\n[train]\nlr_dense = 1\n[label]', "lr_dense has no meaning", "remove"),
         ("[label]", "[serve]\nport = 99999\n[label]", "[serve] port = 99999: must be at most 65535", ""),
+        ('kind = "id"', 'kind = "id", ttl = "7 weeks"', '[features] user: ttl = \'7 weeks\': is no time', ""),
+        ('kind = "id"', 'kind = "id", ttl = 0', "[features] user: ttl = 0: must be at least 1", ""),
+        ('kind = "id"', 'kind = "category", ttl = "7d"', "ttl does not belong to kind = 'category'", "takes column"),
         ("[label]", "[label", "is not valid TOML: Expected ']'", "a table starts with [name]"),
     ],
 )  # fmt: skip
@@ -155,7 +158,7 @@ def test_mistakes_are_named(old: str, new: str, message: str, hint: str) -> None
         ('"events.jsonl"', '"kafka://host/topic"', "source = 'kafka://host/topic': reading from message queues"),
         ('"events.jsonl"', '"events.jsonl.gz"', "reading compressed text, Avro and Arrow files"),
         ('id = "request_id"', 'id = "request_id"\nformat = "avro"', "format = 'avro': this format"),
-        ('kind = "id"', 'kind = "id", ttl = "7d"', "[features.user] ttl = '7d': expiry of ids"),
+        ('kind = "id"', 'kind = "id", admission = 2', "[features.user] admission = 2: admission of ids"),
         ("[label]", "[train]\ndeadline_s = 60\n[label]", "[train] deadline_s = 60: this trigger"),
         ("[label]", "[gate]\nshift = 3\n[label]", "[gate] shift = 3: this rule of the gate"),
         ("[label]", '[model]\nkind = "deepfm"\n[label]', "[model] kind = 'deepfm': this model"),

@@ -219,6 +219,15 @@ def test_an_id_twice_is_refused(rows):
         write_delta(Delta(1, 0, (both,)))
 
 
+def test_a_table_whose_rows_come_and_go_does_not_grow():
+    table = PublishedTable(SPECS)
+    for version in range(1, 300):
+        gone = {version - 1: None} if version > 1 else {}
+        table.apply(delta_of(version, version - 1, {"linear": {version: [0.5], **gone}}))
+    assert table.digest().rows == 1
+    assert table._tables[[spec.name for spec in SPECS].index("linear")]._used <= 2
+
+
 def test_a_delta_with_other_tables_is_refused():
     table = PublishedTable(SPECS)
     with pytest.raises(DamagedFile, match="has other tables"):

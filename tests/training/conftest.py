@@ -87,6 +87,31 @@ def decided(features: pa.Table, label: np.ndarray, record: int) -> pa.Table:
     return pa.table({**columns, **{name: features[name] for name in features.column_names}})
 
 
+def lasting_for(
+    settings: Settings, ttl_s: float | None = 3.0, *, of: tuple[str, ...] = ("user", "tags", "user_item")
+) -> Settings:
+    """The settings with a ttl for some features. Record n of the feed has the events of second n."""
+    lines = {
+        name: line.model_copy(update={"ttl": ttl_s}) if name in of else line for name, line in settings.features.items()
+    }
+    return settings.model_copy(update={"features": lines})
+
+
+def new_users(settings: Settings, record: int, rows: int = 40) -> pa.Table:
+    """Rows of record n whose users were never seen before; items are the same all the time."""
+    random = np.random.default_rng(record)
+    events = pa.table(
+        {
+            "user": [f"{record}-{n}" for n in range(rows)],
+            "item": (np.arange(rows) % 5).astype(str),
+            "tags": [["a", f"of {record}"]] * rows,
+            "price": random.lognormal(size=rows),
+        }
+    )
+    label = (random.random(rows) < 0.3).astype(np.float32)
+    return decided(settings.schema().encode(events), label, record)
+
+
 @dataclass
 class Feed:
     """Appends shard records to a loop, as the pipeline would."""
@@ -191,3 +216,15 @@ def settings_of() -> Callable[..., Settings]:
 def drawn_table() -> Callable[[Settings, int, int], pa.Table]:
     """drawn_table(settings, rows, seed): rows of a shard."""
     return encoded_rows
+
+
+@pytest.fixture
+def lasting() -> Callable[..., Settings]:
+    """lasting(settings, ttl_s, of=features) -> Settings."""
+    return lasting_for
+
+
+@pytest.fixture
+def ever_new() -> Callable[..., pa.Table]:
+    """ever_new(settings, record, rows) -> rows of a shard."""
+    return new_users

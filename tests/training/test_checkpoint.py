@@ -82,7 +82,7 @@ def test_damage_and_newer_formats_are_refused(made_up: Any) -> None:
     with pytest.raises(DamagedFile, match="does not have the SHA-256"):
         read_checkpoint(store, good, state)
     sink = io.BytesIO()
-    np.savez(sink, meta=np.frombuffer(json.dumps({"format": 2}).encode(), np.uint8))
+    np.savez(sink, meta=np.frombuffer(json.dumps({"format": 3}).encode(), np.uint8))
     store.delete("c.npz")
-    with pytest.raises(NewerFormat, match="has format 2"):
+    with pytest.raises(NewerFormat, match="has format 3"):
         read_checkpoint(store, kept(store, sink.getvalue()), state)

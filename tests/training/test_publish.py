@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delta import Delta, TableSpec, decode_rows
+from headrace.delta import Change, Delta, TableSpec, decode_rows
 from headrace.published import PublishedTable
+
+NONE = np.empty(0, np.int64)
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -25,7 +27,7 @@ def test_replicas_stay_within_eps_and_half_a_step(seed: int, encoding: str, eps:
     for version in range(1, 8):
         touched = random.random(20) < 0.5
         rows[touched] += random.normal(0, 0.01, (touched.sum(), 4)).astype(np.float32)
-        change = changed(Learned(spec, ids, rows), published, eps)
+        change = changed(Learned(spec, ids, rows, NONE), published, eps)
         published.apply(Delta(version, version - 1, (change,)))
         scale, encoded, found = published.lookup("embedding", ids)
         assert found.all()
@@ -39,11 +41,22 @@ def test_what_did_not_change_is_not_sent_again() -> None:
 
     spec = TableSpec("linear", 1, "f32", ("user",))
     published = PublishedTable((spec,))
-    learned = Learned(spec, np.array([3, 5]), np.array([[0.0], [1.0]], np.float32))
+    learned = Learned(spec, np.array([3, 5]), np.array([[0.0], [1.0]], np.float32), NONE)
     first = changed(learned, published, 0.0)
     assert first.ids.tolist() == [3, 5]
     published.apply(Delta(1, 0, (first,)))
     assert len(changed(learned, published, 0.0).ids) == 0
-    moved = Learned(spec, learned.ids, np.array([[0.0], [1.01]], np.float32))
+    moved = Learned(spec, learned.ids, np.array([[0.0], [1.01]], np.float32), NONE)
     assert changed(moved, published, 0.0).ids.tolist() == [5]
     assert len(changed(moved, published, 0.02).ids) == 0
+
+
+def test_what_went_is_a_tombstone_if_replicas_have_it() -> None:
+    from training.publish import Learned, changed
+
+    spec = TableSpec("linear", 1, "f32", ("user",))
+    published = PublishedTable((spec,))
+    rows = Change.of_rows(spec, np.array([3, 5]), np.array([[0.0], [1.0]], np.float32))
+    published.apply(Delta(1, 0, (rows,)))
+    went = changed(Learned(spec, NONE, np.empty((0, 1), np.float32), np.array([4, 5])), published, 0.0)
+    assert (went.ids.tolist(), went.tombstones.tolist()) == ([], [5])

@@ -70,7 +70,9 @@ def test_a_refused_candidate_is_split_before_each_record_with_rows() -> None:
         (schedule.WARMUP_ROWS + 1, schedule.WARMUP_ROWS, 32),
     ],
 )
-def test_small_batches_while_warming_up_for_a_backlog_and_for_a_small_record(rows: int, learned: int, batch: int) -> None:
+def test_small_batches_while_warming_up_for_a_backlog_and_for_a_small_record(
+    rows: int, learned: int, batch: int
+) -> None:
     assert schedule.batch_rows(RECIPES["dcn_v2"], rows=rows, learned=learned) == batch
     recipe = replace(RECIPES["dcn_v2"], batch_warmup=batch, batch_live=batch)
     assert schedule.batch_rows(recipe, rows=rows, learned=learned) == batch

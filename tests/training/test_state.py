@@ -96,6 +96,47 @@ def test_twin_without_the_journal_of_rows_undo_leaves_traces(
         assert_same(everything(state), before)
 
 
+def test_undo_gives_back_rows_that_went_and_were_taken_again(settings_of: Any, lasting: Any, ever_new: Any) -> None:
+    from training.examples import examples_of
+    from training.state import State
+
+    settings = lasting(settings_of("dcn_v2", train={"batch_warmup": 16}))
+    schema, design = settings.schema(), design_of(settings, settings.schema())
+    state, plain = State(design), State(design)
+    for record in range(0, 30, 3):
+        before = everything(state)
+        state.begin()
+        for ahead in range(5):
+            state.learn(examples_of([ever_new(settings, 100 + 3 * record + ahead)], schema))
+        state.undo()
+        assert_same(everything(state), before)
+        for one in (state, plain):
+            one.begin()
+            one.learn(examples_of([ever_new(settings, record)], schema))
+            one.settle()
+        assert_same(everything(state), everything(plain))
+
+
+def test_twin_without_the_journal_of_dropped_rows_undo_leaves_traces(
+    settings_of: Any, lasting: Any, ever_new: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.examples import examples_of
+    from training.state import State
+    from training.table import RowIndex
+
+    settings = lasting(settings_of("lr"))
+    schema, design = settings.schema(), design_of(settings, settings.schema())
+    state = State(design)
+    state.learn(examples_of([ever_new(settings, 0)], schema))
+    before = everything(state)
+    monkeypatch.setattr(RowIndex, "_give_back", lambda *_: None)
+    state.begin()
+    state.learn(examples_of([ever_new(settings, 9)], schema))
+    state.undo()
+    with pytest.raises(AssertionError):
+        assert_same(everything(state), before)
+
+
 def test_undo_needs_begin(settings_of: Any) -> None:
     from training.state import State
 

@@ -60,3 +60,47 @@ def test_state_restores_in_row_order() -> None:
     np.testing.assert_array_equal(table.rows_of(more), copy.rows_of(more))
     for part, value in table.state().items():
         np.testing.assert_array_equal(value, copy.state()[part])
+
+
+def test_dropped_rows_are_taken_again_and_the_map_is_that_of_a_dictionary() -> None:
+    from training.table import FREE, RowIndex
+
+    random = np.random.default_rng(1)
+    names = np.sort(random.choice(2**62, 400, replace=False))
+    index, plain = RowIndex(), {}
+    for _ in range(300):
+        if random.random() < 0.3:
+            index.begin()
+            before = (index.ids.copy(), index.until_us.copy(), dict(plain))
+        known = random.choice(names, random.integers(1, 40), replace=False)
+        for id_, row in zip(known.tolist(), index.admit(known).tolist(), strict=True):
+            assert plain.setdefault(id_, row) == row
+        index.keep(index.find(known), random.integers(0, 1000, len(known)))
+        gone = random.choice(list(plain), min(len(plain), int(random.integers(0, 30))), replace=False)
+        index.drop(np.sort(index.find(gone)))
+        plain = {id_: row for id_, row in plain.items() if id_ not in set(gone.tolist())}
+        if index.kept is not None and random.random() < 0.5:
+            index.undo()
+            ids, until_us, plain = before
+            np.testing.assert_array_equal(index.ids, ids)
+            np.testing.assert_array_equal(index.until_us, until_us)
+        assert (index.live, len(set(plain.values()))) == (len(plain), len(plain))
+        assert index.find(names).tolist() == [plain.get(id_, -1) for id_ in names.tolist()]
+        again = RowIndex()
+        again.restore(index.ids.copy(), index.until_us.copy())
+        assert again.find(names).tolist() == index.find(names).tolist()
+        new = np.array([2**62 + 1, 2**62 + 2])
+        assert again.admit(new).tolist() == [*np.flatnonzero(index.ids == FREE), index.used, index.used + 1][:2]
+    assert index.used <= 80 + max(len(plain), 400)
+
+
+def test_a_table_that_always_has_new_ids_and_drops_the_old_ones_does_not_grow() -> None:
+    from training.table import RowIndex
+
+    index = RowIndex()
+    for start in range(0, 200_000, 500):
+        rows = index.admit(np.arange(start, start + 500))
+        index.drop(np.sort(rows))
+        index.publish()
+    assert (index.used, index.live) == (500, 0)
+    assert index._index.size <= 4096
