@@ -11,6 +11,7 @@ or of a later one names it with its SHA-256; if none does, it is garbage. Entrie
     table/<name>/weights, …/slots   float32 [n, width]
     tower/<weight>, slots/<weight>  float32
     running/rows, …/mean, …/variance   float64 [k]
+    admission/<group>/now, …/before, …/ids   training/admission.py; absent where every id has a row
     arrival/cohorts, …/counts, …/seen, …/among, …/newest_us   training/arrival.py; absent without late positives
 
 The rest of what recovery needs stands in the version log and is read from there: cursor, held shards, requests,

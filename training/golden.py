@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.delta import decode_rows
+from headrace.ids import unknown_id
 from headrace.scoring import Inputs, Scorer, TableView
 from headrace.tower import Tower
 from training.gate import Golden
@@ -95,7 +96,7 @@ def _scorer_for(
     for spec in design.tables:
         columns = [examples.columns[feature] for feature in spec.features]
         needed = [column.ids[np.unique(_codes(column, chosen)[0])] for column in columns]
-        ids = np.concatenate([np.empty(0, np.int64), *needed])
+        ids = np.concatenate([np.array([unknown_id(name) for name in spec.features], np.int64), *needed])
         scale, rows, found = published.lookup(spec.name, ids)
         views.append(TableView.of(spec, ids[found], decode_rows(scale[found], rows[found], spec)))
     return _scorer(design, published, views, offset)
@@ -114,9 +115,11 @@ def _fields(design: Design, published: PublishedTable, table: str, examples: Exa
     for at, feature in enumerate(spec.features):
         column = examples.columns[feature]
         codes, lengths = _codes(column, chosen)
-        scale, encoded, _ = published.lookup(table, column.ids[codes])
+        scale, encoded, found = published.lookup(table, column.ids[codes])
+        decoded = decode_rows(scale, encoded, spec)
+        unknown = published.lookup(table, np.array([unknown_id(feature)], np.int64))
         lines = np.repeat(np.arange(len(chosen)), lengths)
-        np.add.at(fields[:, at], lines, decode_rows(scale, encoded, spec))
+        np.add.at(fields[:, at], lines, np.where(found[:, None], decoded, decode_rows(*unknown[:2], spec)))
         fields[:, at] /= np.maximum(lengths, 1)[:, None]
     return fields
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.delta import TableSpec
+from training.admission import Admission, admission_of
 from training.arrival import Waits
 from training.expiry import LONG_US, OPEN_KINDS, Expiry
 
@@ -84,6 +85,7 @@ class Design:
     """One model, whole: `tables` in the order of the deltas, `fields` by table name, `bias` the logit of the prior.
 
     waits: between which delays positives are late, if they are to be calibrated for. expiry: which rows go.
+    admission: which ids get one.
     """
 
     shape: Architecture
@@ -95,6 +97,7 @@ class Design:
     bias: float
     waits: Waits | None = None
     expiry: Expiry | None = None
+    admission: Admission | None = None
 
     def spec(self, table: str) -> TableSpec:
         return next(spec for spec in self.tables if spec.name == table)
@@ -141,6 +144,7 @@ def design_of(settings: Settings, schema: Schema) -> Design:
         bias=math.log(prior) - math.log1p(-prior),
         waits=waits_of(settings.label),
         expiry=expiry_of(settings),
+        admission=admission_of(settings.features, OPEN_KINDS, settings.train.admission),
     )
 
 

@@ -125,6 +125,8 @@ class State:
             saved.update({f"{group}/{name}": variable.numpy() for name, variable in variables.items()})
         for part in ("rows", "mean", "variance"):
             saved[f"running/{part}"] = getattr(self.running, part)
+        for number, sketch in enumerate(self.learner.sketches):
+            saved.update({f"admission/{number}/{part}": value for part, value in sketch.arrays().items()})
         if self.design.waits is not None:
             saved.update({f"arrival/{part}": value for part, value in self.arrival.arrays().items()})
         return saved
@@ -141,9 +143,15 @@ class State:
             for name, variable in variables.items():
                 variable.assign(arrays[f"{group}/{name}"])
         self.running = Running(*(arrays[f"running/{part}"] for part in ("rows", "mean", "variance")))
-        late = {name.removeprefix("arrival/"): value for name, value in arrays.items() if name.startswith("arrival/")}
-        self.arrival = Arrival.restored(late)
+        for number, sketch in enumerate(self.learner.sketches):
+            sketch.restore(_below(f"admission/{number}/", arrays))
+        self.arrival = Arrival.restored(_below("arrival/", arrays))
         self.rows, self.newest_us, self.frozen_of = meta["rows"], meta["newest_us"], meta["frozen_of"]
 
     def _groups(self) -> dict[str, dict[str, Any]]:
         return {"tower": self.learner.weights, "slots": self.learner.slots}
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from training.admission import Sketch, everything
 from training.models import LINEAR_PART, initial_weights, tower
 from training.optimizers import adagrad, sparse_adagrad
 from training.recipe import EMBEDDING, LINEAR, Design, Fields, Recipe
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headrace.delta import TableSpec
+    from training.admission import Asked
     from training.examples import Examples
     from training.expiry import Expiry
 
@@ -41,9 +43,10 @@ class Learner:
 
     def __init__(self, design: Design) -> None:
         self.shape, self.recipe, self.fields = design.shape, design.recipe, design.fields
-        self.expiry = design.expiry
+        self.expiry, self.admission = design.expiry, design.admission
         self.groups = groups_of(design.fields)
         self.indexes = [RowIndex() for _ in self.groups]
+        self.sketches = [Sketch() for _ in self.groups] if design.admission is not None else []
         shared = {name: index for index, names in zip(self.indexes, self.groups, strict=True) for name in names}
         self.tables = {spec.name: _table(spec, design.seed, shared[spec.name]) for spec in design.tables}
         weights = initial_weights(design.shape, design.seed)
@@ -60,22 +63,25 @@ class Learner:
 
     def begin(self) -> None:
         """The tables begin their journals; the tower's is a matter of whoever has all of its weights."""
-        for index in self.indexes:
-            index.begin()
+        for part in self._journals():
+            part.begin()
 
     def undo(self) -> None:
         """The tables as they were at `begin`."""
         for table in self.tables.values():
             table.undo()
-        for index in self.indexes:
-            index.undo()
+        for part in self._journals():
+            part.undo()
+
+    def _journals(self) -> list[RowIndex | Sketch]:
+        return [*self.indexes, *self.sketches]
 
     def settle(self) -> None:
         """Forgets the journals."""
         for table in self.tables.values():
             table.settle()
-        for index in self.indexes:
-            index.settle()
+        for part in self._journals():
+            part.settle()
 
     def expire(self, before_us: int, now_us: int) -> None:
         """Drops the rows whose time is over, now that the newest event learned moved from `before_us` to `now_us`."""
@@ -94,10 +100,10 @@ class Learner:
         numbers: float32 [n, 2k], standardised, and their missing flags.
         """
         singles, listed, offsets = [], [], np.zeros(1, np.int32)
-        for names in self.groups:
+        for group, names in enumerate(self.groups):
             fields = self.fields[names[0]]
-            features = (*fields.single, *fields.lists)
-            rows = rows_of([self.tables[name] for name in names], examples, features, self.expiry)
+            asked = self._asked(group, examples, (*fields.single, *fields.lists))
+            rows = rows_of([self.tables[name] for name in names], examples, asked, self.expiry)
             singles.append(_stacked([rows[feature] for feature in fields.single], len(examples)))
             flat, offsets = interleaved(
                 [(rows[feature], examples.columns[feature].offsets) for feature in fields.lists], len(examples)
@@ -106,6 +112,17 @@ class Learner:
         arrays = (*singles, *listed, offsets, numbers, examples.labels, np.int32(batch))
         logits: Floats = self._learn(*map(tf.constant, arrays)).numpy()
         return logits
+
+    def _asked(self, group: int, examples: Examples, features: Sequence[str]) -> dict[str, Asked]:
+        """Feature -> which of its ids are to have a row in the tables of a group."""
+        columns = {feature: examples.columns[feature] for feature in features}
+        if self.admission is None:
+            return {feature: everything(column.ids) for feature, column in columns.items()}
+        index, sketch = self.indexes[group], self.sketches[group]
+        return {
+            feature: self.admission.asked(feature, column.ids, column.codes, index.find(column.ids) >= 0, sketch)
+            for feature, column in columns.items()
+        }
 
     def tower(self, embeddings: Floats, numbers: Floats) -> Floats:
         """The tower as it is now: embeddings float32 [n, F, d], numbers float32 [n, 2k] -> float32 [n] (or [1])."""
@@ -205,24 +222,23 @@ def _start(recipe: Recipe, weight: str) -> float:
 
 
 def rows_of(
-    tables: Sequence[Table], examples: Examples, features: Sequence[str], expiry: Expiry | None = None
+    tables: Sequence[Table], examples: Examples, asked: Mapping[str, Asked], expiry: Expiry | None = None
 ) -> dict[str, Rows]:
     """Feature -> int32 [m], the row of every id in `tables`, which share their index.
 
     New ids get a row in the order features, then first sight. Rows that may expire are kept as `expiry` says.
     """
-    columns = [examples.columns[feature] for feature in features]
-    ids = np.concatenate([column.ids for column in columns]) if columns else np.empty(0, np.int64)
-    rows = tables[0].index.admit(ids)
+    rows = tables[0].index.admit(np.concatenate([np.empty(0, np.int64), *(each.ids for each in asked.values())]))
     for table in tables:
         table.touch(rows)
     found, start = {}, 0
-    for feature, column in zip(features, columns, strict=True):
-        own = rows[start : start + len(column.ids)]
+    for feature, each in asked.items():
+        own = rows[start : start + len(each.ids)]
         if expiry is not None and feature in expiry.ttl_us:
-            tables[0].index.keep(own, examples.newest_us(feature) + expiry.ttl_us[feature])
-        found[feature] = own[column.codes]
-        start += len(column.ids)
+            newest_us = examples.newest_us(feature)[each.places < each.own]
+            tables[0].index.keep(own[: each.own], newest_us + expiry.ttl_us[feature])
+        found[feature] = own[each.places][examples.columns[feature].codes]
+        start += len(each.ids)
     return found
 
 

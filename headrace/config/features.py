@@ -3,7 +3,7 @@
 key = name;  kind;  then where the raw value stands: column = "…", or path = "a.b" for a field inside a column, or
 nothing (the column has the feature's name). `bucket` and `time` may say instead  of = "…", a column or another
 feature, whose place they then share; `time` without a place takes the impressions' time.
-ttl: how long an id is remembered that no event has.
+ttl: how long an id is remembered that no event has; admission: from how many events on it is.
 """
 
 from __future__ import annotations
@@ -60,16 +60,17 @@ class FeatureSettings(Section):
     time_unit: TimeUnit | None = None
     max: Annotated[Count, Field(le=10_000)] = 16
     ttl: Lifetime | None = None
+    admission: Count | None = None
 
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "id": ("column", "path", "ttl"),
+    "id": ("column", "path", "ttl", "admission"),
     "category": ("column", "path"),
     "number": ("column", "path", "transform"),
     "bucket": ("column", "path", "of", "edges"),
     "time": ("column", "path", "of", "part", "time_zone", "time_unit"),
-    "ids": ("column", "path", "max", "ttl"),
-    "cross": ("of", "ttl"),
+    "ids": ("column", "path", "max", "ttl", "admission"),
+    "cross": ("of", "ttl", "admission"),
 }
 
 

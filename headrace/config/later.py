@@ -70,7 +70,6 @@ LATER: Final = (
         'use "calibrate" or "ignore"',
         _one_of("fnw", "fnc", "train"),
     ),
-    Later(("features", "*", "admission"), "admission of ids", "remove admission: every id gets a row"),
     *_keys("pipeline", "sample_rate sampled negative_rate", "sampling", "remove it: every impression is used"),
     Later(("model", "kind"), "this model", 'use "lr", "mlp" or "dcn_v2"', _one_of("fm", "deepfm")),
     Later(
@@ -80,7 +79,6 @@ LATER: Final = (
         lambda value: isinstance(value, str) and ":" in value,
     ),
     *_keys("train", "on_drift deadline_s", "this trigger", "use every_s, at or min_rows"),
-    *_keys("train", "admission", "admission of ids", "remove it: every id gets a row"),
     *_keys(
         "gate",
         "shift calibration g2 g3 auc log_loss drift",

@@ -68,10 +68,10 @@ def encoded_rows(settings: Settings, rows: int, seed: int) -> pa.Table:
     )
     features = settings.schema().encode(events)
     label = (random.random(rows) < np.where(users % 4 == 0, 0.7, 0.1)).astype(np.float32)
-    return decided(features, label, seed)
+    return decided_rows(features, label, seed)
 
 
-def decided(features: pa.Table, label: np.ndarray, record: int) -> pa.Table:
+def decided_rows(features: pa.Table, label: np.ndarray, record: int) -> pa.Table:
     """Encoded features with what the joiner adds; record n is decided in second n."""
     rows = len(label)
     times = record * 1_000_000 + np.arange(rows)
@@ -109,7 +109,7 @@ def new_users(settings: Settings, record: int, rows: int = 40) -> pa.Table:
         }
     )
     label = (random.random(rows) < 0.3).astype(np.float32)
-    return decided(settings.schema().encode(events), label, record)
+    return decided_rows(settings.schema().encode(events), label, record)
 
 
 @dataclass
@@ -228,3 +228,9 @@ def lasting() -> Callable[..., Settings]:
 def ever_new() -> Callable[..., pa.Table]:
     """ever_new(settings, record, rows) -> rows of a shard."""
     return new_users
+
+
+@pytest.fixture(name="decided")
+def _decided() -> Callable[..., pa.Table]:
+    """decided(encoded features, label, record) -> rows of a shard."""
+    return decided_rows
