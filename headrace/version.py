@@ -12,6 +12,7 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     cursor        {"seq", "sha256"} of the newest shard record that was trained or held; null = none yet
     trained, held, released   numbers of shard records whose state this record changes: half-open ranges [from, to)
     held_now      all that are held after this record
+    batch         rows of a step, where the clock chose them (training/pace.py); else not there
     watermark_us  of the newest shard record trained
     max_emit_us   greatest emit time among all rows in the lineage: no label that came later was learned from
     delta         {"path", "sha256", "bytes"} of the change (headrace/delta.py), null where the table is that of `base`
@@ -90,6 +91,7 @@ class VersionRecord:
     trained: Ranges = ()
     held: Ranges = ()
     released: Ranges = ()
+    batch: int | None = None
     held_now: Ranges = ()
     watermark_us: int | None = None
     max_emit_us: int | None = None
@@ -116,6 +118,8 @@ class VersionRecord:
         """The JSON body of the record; `version` and `kind` are the log's `seq` and `kind`."""
         body = asdict(self)
         del body["version"], body["kind"]
+        if self.batch is None:
+            del body["batch"]
         body["cursor"] = self.cursor.to_json() if self.cursor else None
         for name in ("trained", "held", "released", "held_now"):
             body[name] = [list(pair) for pair in getattr(self, name)]
@@ -132,7 +136,8 @@ class VersionRecord:
                 version=entry.seq,
             )
         try:
-            body = {name: entry.body[name] for name in cls.__dataclass_fields__ if name not in ("version", "kind")}
+            names = [name for name in cls.__dataclass_fields__ if name not in ("version", "kind", "batch")]
+            body = {name: entry.body[name] for name in names} | {"batch": entry.body.get("batch")}
         except KeyError as missing:
             raise DamagedFile(
                 f"version {entry.seq} has no field {missing}",
@@ -227,6 +232,7 @@ def _control(head: VersionRecord, kind: str, now_us: int, code: str) -> VersionR
         trained=(),
         held=(),
         released=(),
+        batch=None,
         delta=None,
         evaluation={},
         gate={},

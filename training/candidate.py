@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,15 @@ Floats = npt.NDArray[np.float32]
 class Candidate:
     """records: what was learned, in order; newest: the rows of the last record that has any.
 
-    excesses: of each record that has rows (training/surprise.py).
+    excesses: of each record that has rows (training/surprise.py). seconds, steps: that learning took.
     """
 
     records: tuple[ShardRecord, ...]
     newest: Examples
     evaluation: Mapping[str, Any]
     excesses: tuple[Excess, ...] = ()
+    seconds: float = 0.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,16 @@ def learned(
     examples: Iterable[Examples],
     frozen: Scorer | None,
     look: Callable[[Examples], None] = lambda _: None,
+    batch: int | None = None,
 ) -> Candidate | None:
     """Steps 1 and 2 of the commit order: scores the rows with the frozen reference, then learns them.
 
-    examples: of each record, in order; look: at each before it is learned. None if no record has a row. Begins the
-    journal: `state.undo` takes it back.
+    examples: of each record, in order; look: at each before it is learned; batch: rows of a step. None if no record
+    has a row. Begins the journal: `state.undo` takes it back.
     """
     state.begin()
     labels, reference, logits, newest = [], [], [], None
+    seconds, steps = 0.0, state.steps
     for rows in examples:
         if not len(rows):
             continue
@@ -88,7 +93,9 @@ def learned(
             reference.append(frozen.logits(Inputs.of(rows.encoded)))
         look(rows)
         hit("trainer.scored")
-        logits.append(state.learn(rows))
+        began_s = time.monotonic()
+        logits.append(state.learn(rows, batch))
+        seconds += time.monotonic() - began_s
         labels.append(rows.labels)
         newest = rows
     if newest is None:
@@ -100,7 +107,8 @@ def learned(
     found = [excess_of(y, z) for y, z in zip(labels, logits, strict=True)]
     overall = excess_of(np.concatenate(labels), np.concatenate(logits))
     evaluation["live"]["excess"] = overall.mean if overall is not None else None
-    return Candidate(tuple(records), newest, evaluation, tuple(excess for excess in found if excess is not None))
+    excesses = tuple(excess for excess in found if excess is not None)
+    return Candidate(tuple(records), newest, evaluation, excesses, seconds, state.steps - steps)
 
 
 def encoded(

@@ -37,6 +37,7 @@ def following(
         trained=(),
         held=(),
         released=(),
+        batch=None,
         delta=None,
         evaluation={},
         gate={},

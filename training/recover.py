@@ -68,7 +68,7 @@ def recovered(store: Store, design: Design, plan: Plan, examples_of: Callable[[i
     for record in plan.replay:
         for low, high in record.trained:
             for seq in range(low, high):
-                state.learn(examples_of(seq))
+                state.learn(examples_of(seq), record.batch)
         if state.frozen_of is None and record.delta is not None:
             state.frozen_of = record.version
     return state

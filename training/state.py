@@ -36,7 +36,7 @@ class _Begun:
 
 class State:
     """rows: learned so far; newest_us: the greatest time of an event among them; frozen_of: the first version that
-    learned anything, None before it.
+    learned anything, None before it; steps: that this process made.
 
     A candidate is learned between `begin` and either `settle` (it was published) or `undo` (every bit is as it was at
     `begin`). The journal costs what the candidate touches, not what the tables hold. Without `begin` there is none.
@@ -47,7 +47,7 @@ class State:
         self.learner = Learner(design)
         self.running = Running.empty(len(design.numbers))
         self.arrival = Arrival.empty()
-        self.rows = self.newest_us = 0
+        self.rows = self.newest_us = self.steps = 0
         self.frozen_of: int | None = None
         self._begun: _Begun | None = None
 
@@ -74,8 +74,11 @@ class State:
         self.learner.undo()
         self._begun = None
 
-    def learn(self, examples: Examples) -> Floats:
-        """Learns one record once. Returns logits float32 [n] from before each row was learned."""
+    def learn(self, examples: Examples, batch: int | None = None) -> Floats:
+        """Learns one record once. Returns logits float32 [n] from before each row was learned.
+
+        batch: rows of a step; None = as the record says (training/schedule.py).
+        """
         if not len(examples):
             return np.empty(0, np.float32)
         self.running = self.running.folded(examples.numbers)
@@ -83,7 +86,8 @@ class State:
         if waits is not None and positives is not None:
             times = positives.event_us, positives.delay_us, positives.newest_us
             self.arrival = self.arrival.folded(waits, *times)
-        batch = batch_rows(self.design.recipe, rows=len(examples), learned=self.rows)
+        batch = batch or batch_rows(self.design.recipe, rows=len(examples), learned=self.rows)
+        self.steps += -(-len(examples) // batch)
         logits = self.learner.learn(examples, standardised(examples.numbers, self.running.numbers()), batch)
         self.rows += len(examples)
         self._expire(examples)

@@ -50,6 +50,7 @@ from training.files import Files
 from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
 from training.judge import Judge
+from training.pace import Pace
 from training.reading import ahead
 from training.recipe import design_of
 from training.recover import plan_of, published_at, published_since, recovered
@@ -105,6 +106,7 @@ class Trainer:
         self._room = Room(loop.store, settings.retention.max_bytes)
         self._singly_until = self._due_until = -1
         self._files = Files(loop.store, FOLDER, settings.train)
+        self._pace = Pace(self._design.recipe, settings.train.deadline_s)
         self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
@@ -209,9 +211,11 @@ class Trainer:
         examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
         self._dirty = True  # until it is committed, or undone
         self._judge.begin()
-        candidate = learned(self._state, records, examples, self._frozen(), self._look)
+        batch = self._pace.batch(sum(record.rows for record in records), self._state.rows)
+        candidate = learned(self._state, records, examples, self._frozen(), self._look, batch)
         if candidate is None:
             return self._commit(self._advanced(records, asked))
+        self._pace.took(candidate.steps, candidate.seconds)
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
         decision = decide(self._report(candidate, result), self._limits())
         if decision.action == "publish":
@@ -225,7 +229,11 @@ class Trainer:
                 self._undo(result)
                 return self._roll_back(back, verdict, asked)
             trial = trial.decided(verdict)
-        return self._publish(candidate, result, decision, trial, verdict, lambda: self._advanced(records, asked))
+
+        def trained() -> VersionRecord:
+            return replace(self._advanced(records, asked), batch=batch)
+
+        return self._publish(candidate, result, decision, trial, verdict, trained)
 
     def _release(self, request: Entry) -> Entry:
         """A version that releases and trains what the request names. Its labels are vouched for: surprise is waived."""

@@ -78,7 +78,7 @@ LATER: Final = (
         'use "lr", "mlp" or "dcn_v2"',
         lambda value: isinstance(value, str) and ":" in value,
     ),
-    *_keys("train", "on_drift deadline_s", "this trigger", "use every_s, at or min_rows"),
+    *_keys("train", "on_drift", "this trigger", "use every_s, at or min_rows"),
     *_keys(
         "gate",
         "shift calibration g2 g3 auc log_loss drift",

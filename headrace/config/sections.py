@@ -124,6 +124,7 @@ class TrainSettings(Section):
     at: str | tuple[str, ...] = ()  # or until a cron line fires: "0 3 * * *"
     min_rows: Count | None = None  # or until so many rows wait
     time_zone: str = "UTC"  # of `at`
+    deadline_s: Positive | None = None  # learn in the smallest steps with which a candidate takes no longer
     seed: Number = 0
     batch_warmup: Count | None = None
     batch_live: Count | None = None
