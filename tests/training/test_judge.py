@@ -80,8 +80,8 @@ def spoil(trainer: Any, monkeypatch: Any, damage: Any) -> None:
     """From now on what is learned is damaged afterwards."""
     learn = trainer._state.learn
 
-    def spoiled(examples: Any) -> Any:
-        logits = learn(examples)
+    def spoiled(examples: Any, batch: Any) -> Any:
+        logits = learn(examples, batch)
         damage(trainer._state)
         return logits
 
