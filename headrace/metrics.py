@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "CANDIDATES",
     "EVENTS",
+    "HOLDS_IN_A_ROW",
     "PREDICTIONS",
     "PREDICT_SECONDS",
     "ROWS_LEARNED",
@@ -35,6 +36,7 @@ WATERMARK: Final = Gauge("headrace_watermark_seconds", "Watermark of the newest 
 
 ROWS_LEARNED: Final = Counter("headrace_rows_learned", "Rows of shards that went into a published version.")
 VERSIONS: Final = Counter("headrace_versions", "Committed versions.", ["kind"])
+HOLDS_IN_A_ROW: Final = Gauge("headrace_holds_in_a_row", "Records held for their labels, with none learned between.")
 STEP_SECONDS: Final = Histogram("headrace_step_seconds", "From shards read to version committed.", buckets=_SLOW)
 
 PREDICTIONS: Final = Counter("headrace_predictions", "Answered Predict calls.", ["code"])

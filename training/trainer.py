@@ -94,6 +94,7 @@ class Trainer:
     _judge: Judge
     _norm: float | None
     _decided_us: int | None
+    _stop: Callable[[], bool]
     _dirty: bool
 
     def __init__(self, loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> None:
@@ -105,6 +106,7 @@ class Trainer:
         self._collector = VersionCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes)
         self._singly_until = self._due_until = -1
+        self._stop = bool
         self._files = Files(loop.store, FOLDER, settings.train)
         self._pace = Pace(self._design.recipe, settings.train.deadline_s)
         self._begin(loop)
@@ -127,7 +129,7 @@ class Trainer:
             while self._claim.rival() and not stop():
                 time.sleep(poll_s)
             self._recover()
-        self._files.resident = True
+        self._files.resident, self._stop = True, stop
         requests = Follower(self._requests, record_of.answered(self._record))
         asked: list[Entry] = []
         try:
@@ -286,7 +288,7 @@ class Trainer:
         return tried(decision, sums)
 
     def _next_rows(self, after: int) -> Examples | None:
-        """Of the first record with rows after number `after`, waiting up to `gate.wait_s` for it."""
+        """Of the first record with rows after number `after`, waiting up to `gate.wait_s` for it, or until the end."""
         until_s = time.monotonic() + self._settings.gate.wait_s
         while True:
             later = (record for record in self._waiting.poll() if record.seq > after and record.rows)
@@ -294,7 +296,7 @@ class Trainer:
             if record is not None:
                 rows = examples_in(self._shards, record, self._schema)
                 return rows if len(rows) else None
-            if time.monotonic() >= until_s:
+            if time.monotonic() >= until_s or self._stop():
                 return None
             time.sleep(NEXT_S)
 
@@ -432,6 +434,7 @@ class Trainer:
         self._decided_us = record_of.decided_us([record], self._decided_us)
         self._files.named = {}
         self._past = self._past.after([record])
+        metrics.HOLDS_IN_A_ROW.set(self._past.row)
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
         log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})

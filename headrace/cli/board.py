@@ -47,6 +47,8 @@ def headlines(state: Mapping[str, Any]) -> dict[str, str]:
     versions = state.get("versions")
     if versions and versions["kind"] != "start":
         lines["version"] = f"version {versions['head']}: {versions['kind']}{_against(versions['evaluation'])}"
+        if versions.get("rolled_back"):
+            lines["went back"] = _went_back(versions["rolled_back"])
     for process in state.get("processes", ()):
         info = process["info"]
         if process["role"] == "server" and process["living"] and info.get("version") is not None:
@@ -133,9 +135,16 @@ def _versions(state: Mapping[str, Any]) -> list[Row]:
     rows = [("versions", f"{versions['head']} ({versions['kind']}){reach}{_against(versions['evaluation'])}")]
     if state["freshness_s"] is not None:
         rows.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
+    back = versions.get("rolled_back")
+    if back:
+        rows.append(("went back", _went_back(back)))
     if versions.get("held"):
         rows.append(("held", f"{versions['held']:,} shard records: `headrace versions show {versions['head']}`"))
     return rows
+
+
+def _went_back(back: Mapping[str, Any]) -> str:
+    return f"version {back['version']} went back to {back['to']} by itself: {back['reason']}"
 
 
 def _against(evaluation: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from headrace.cli.reason import reason
 from headrace.errors import HeadraceError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from headrace.config import Settings
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 REFRESH_S: Final = 1.0
 LOOKED_AT: Final = 50
-"""So many shard records that wait are looked at for rows: more are a backlog, which has some."""
+"""Shard records that are looked at for rows (more are a backlog, which has some), versions for what was decided."""
 
 
 def register(app: typer.Typer) -> None:
@@ -95,7 +97,8 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
     """What `--json` prints. loop: None where nothing has made it yet."""
     from headrace import status as beats
 
-    shards, versions = (loop.shard_log().head(), loop.version_log().head()) if loop else (None, None)
+    shards, newest = (loop.shard_log().head(), _newest(loop.version_log())) if loop else (None, [])
+    versions = newest[0] if newest else None
     running = [
         {
             "role": beat.role,
@@ -113,7 +116,7 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
         "loop": settings.loop.name,
         "root": settings.loop.root,
         "shards": _shards(shards),
-        "versions": _versions(versions),
+        "versions": _versions(newest),
         "untrained": untrained,
         "waiting_rows": _rows(loop.shard_log(), shards, untrained) if loop and shards else 0,
         "freshness_s": (now_us - watermark_us) / clock.SECOND_US if watermark_us else None,
@@ -143,10 +146,43 @@ def _shards(head: Entry | None) -> dict[str, Any] | None:
     }
 
 
-def _versions(head: Entry | None) -> dict[str, Any] | None:
-    if head is None:
+def _newest(log: Log) -> list[Entry]:
+    """The newest versions, as far as they are looked at, newest first."""
+    found: list[Entry] = []
+    head = log.head()
+    with contextlib.suppress(NotFound):  # collected
+        while head is not None:
+            found.append(head)
+            told = _decided(head) and (head.kind == "rollback" or not _rollbacks(head))
+            head = log.read(head.seq - 1) if head.seq and len(found) < LOOKED_AT and not told else None
+    return found
+
+
+def _decided(version: Entry) -> bool:
+    """Whether it trained or held something."""
+    return bool(version.body["trained"] or version.body["held"])
+
+
+def _rollbacks(version: Entry) -> int:
+    """By the trainer itself, in a row, with no good verdict since."""
+    return int(version.body["gate"].get("trial", {}).get("rollbacks", 0))
+
+
+def _rolled_back(newest: Sequence[Entry]) -> dict[str, Any] | None:
+    """The last rollback by the trainer itself, while no verdict has found its successors good."""
+    back = (one for one in newest if one.kind == "rollback" and one.body["gate"].get("by") == "trainer")
+    last = next(back, None) if newest and _rollbacks(newest[0]) else None
+    if last is None:
         return None
-    body = head.body
+    return {"version": last.seq, "to": last.body["to"], "reason": last.body["gate"]["reason"]}
+
+
+def _versions(newest: Sequence[Entry]) -> dict[str, Any] | None:
+    """newest: `_newest`; what was decided last may be older than what was committed last."""
+    if not newest:
+        return None
+    head, body = newest[0], newest[0].body
+    decided = (one.body["created_at_us"] for one in newest if _decided(one))
     return {
         "head": head.seq,
         "kind": head.kind,
@@ -157,7 +193,8 @@ def _versions(head: Entry | None) -> dict[str, Any] | None:
         "evaluation": body["evaluation"],
         "held": sum(high - low for low, high in body["held_now"]),
         "reasons": body["gate"].get("reasons", []),
-        "decided_us": body["created_at_us"] if body["trained"] or body["held"] else None,
+        "decided_us": next(decided, None),
+        "rolled_back": _rolled_back(newest),
     }
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,9 +18,13 @@ from headrace.cli.status import state_of
 from headrace.loop import open_loop
 from headrace.store import open_store
 from pipelines.pipeline import Pipeline
+from training.recipe import design_of
+from training.start import start_record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from headrace.version import VersionRecord
 
 SETTINGS = """[loop]
 name = "feed"
@@ -40,6 +46,8 @@ attribution_s = 60
 user = { kind = "id" }
 """
 T0 = 1_700_000_000
+
+numbers = count()
 
 
 @pytest.fixture
@@ -77,6 +85,40 @@ def test_rows_that_wait_are_counted_and_the_reason_is_said(folder: Path) -> None
     state = state_of(loop, settings, now_us=committed.body["committed_at_us"])
     assert state["waiting_rows"] == 100
     assert state["reason"].startswith("100 rows wait, and no trainer runs")
+
+
+def version(seq: int, kind: str, **changes: object) -> VersionRecord:
+    settings = config.parse(SETTINGS)
+    start = start_record(design_of(settings, settings.schema()), settings.schema(), version=0, prior=0.1, now_us=0)
+    return replace(start, version=seq, kind=kind, base=seq - 1 if seq else None, created_at_us=seq, **changes)
+
+
+def written(*records: VersionRecord) -> dict[str, Any]:
+    loop = open_loop(open_store(f"memory://status-{next(numbers)}"), "feed")
+    head = None
+    for record in records:
+        head = loop.version_log().append(record.kind, record.to_body(), head)
+    found: dict[str, Any] = state_of(loop, config.parse(SETTINGS), now_us=9)["versions"]
+    return found
+
+
+def test_what_was_decided_last_outlives_a_version_that_decided_nothing() -> None:
+    trained = version(1, "delta", trained=((0, 1),))
+    assert written(version(0, "start"))["decided_us"] is None
+    assert written(version(0, "start"), trained, version(2, "delta"), version(3, "pin"))["decided_us"] == 1
+
+
+def test_a_rollback_by_the_trainer_is_told_until_a_verdict_is_good() -> None:
+    trial = {"trial": {"rollbacks": 1}}
+    back = version(2, "rollback", to=0, held=((0, 1),), gate={"by": "trainer", "reason": "log-loss 2.0", **trial})
+    after = version(3, "delta", trained=((1, 2),), gate=trial)
+    first = version(0, "start"), version(1, "delta", trained=((0, 1),))
+    told = {"version": 2, "to": 0, "reason": "log-loss 2.0"}
+    assert written(*first)["rolled_back"] is None
+    assert written(*first, back)["rolled_back"] == told
+    assert written(*first, back, after)["rolled_back"] == told
+    good = version(4, "delta", trained=((2, 3),), gate={"trial": {"rollbacks": 0}})
+    assert written(*first, back, after, good)["rolled_back"] is None
 
 
 def test_watch_prints_a_line_a_second_and_ends_at_ctrl_c(folder: Path) -> None:

@@ -232,6 +232,16 @@ def test_a_candidate_that_nothing_comes_after_is_published_pending(feed: Any) ->
     assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
 
 
+def test_a_trainer_that_is_stopped_does_not_wait_for_a_record_to_be_tried_on(feed: Any) -> None:
+    loop = feed("lr", **LEARNING, gate={"wait_s": 3_600})
+    trainer = trainer_of(loop)
+    loop.rows(400)
+    trainer.run(stop=lambda: len(versions(loop)) > 1 or trainer._dirty)
+    loop.rows(400)
+    trainer.run(stop=lambda: len(versions(loop)) > 2 or trainer._dirty)
+    assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
+
+
 @pytest.mark.parametrize("policy", ["stop", "learn"])
 def test_after_max_holds_the_loop_learns_or_stops_as_it_was_told(feed: Any, policy: str) -> None:
     loop = feed("lr", **LEARNING, gate={"surprise": 3.0, "on_max_holds": policy})
