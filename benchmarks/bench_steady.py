@@ -8,9 +8,9 @@ open files and threads; of the root, bytes and files.
 
 The rule: the first third warms up. A value grows if its median in the last third is above its median in the middle
 third by more than a tenth, and by more than FLOORS, which is what one look differs from the next. What began with
-nothing and grows for ever at a constant pace gains two thirds. Ids have no time to live yet, so that tables grow with
-the ids that came. Retention comes round once a minute, so that what the root holds goes up and down: a third should
-have several passes, and runs of less than a quarter of an hour say little of it.
+nothing and grows for ever at a constant pace gains two thirds. Ids live a twelfth of the run. Retention comes round
+once a minute, so that what the root holds goes up and down: a third should have several passes, and runs of less than a
+quarter of an hour say little of it.
 """
 
 from __future__ import annotations
@@ -103,9 +103,10 @@ def growth(values: list[float]) -> tuple[float, float]:
 
 
 def settings_of(minutes: float) -> dict[str, str]:
-    """Retention and checkpoints that come round a dozen times."""
+    """Retention, checkpoints and lives of ids that come round a dozen times."""
     kept_s = str(round(60 * minutes / 12, 1))
-    names = ("RETENTION__VERSIONS_S", "RETENTION__ROLLBACK_S", "RETENTION__HELD_S", "TRAIN__CHECKPOINT_EVERY_S")
+    names = ["RETENTION__VERSIONS_S", "RETENTION__ROLLBACK_S", "RETENTION__HELD_S", "TRAIN__CHECKPOINT_EVERY_S"]
+    names += [f"FEATURES__{feature}__TTL" for feature in ("USER", "ITEM", "AUTHOR", "USER_X_TOPIC", "USER_X_AUTHOR")]
     return {f"HEADRACE__{name}": kept_s for name in names} | {"HEADRACE__TRAIN__SNAPSHOT_EVERY": "20"}
 
 

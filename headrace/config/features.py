@@ -26,18 +26,17 @@ def _as_tuple(value: object) -> object:
 
 def _seconds(value: object) -> object:
     """
-    >>> _seconds("36h")
-    129600.0
+    >>> _seconds("36h"), _seconds("90")
+    (129600.0, 90.0)
     """
-    if isinstance(value, bool):
-        raise ValueError('must be a time such as "7d", or seconds')
-    if not isinstance(value, str):
+    if not isinstance(value, str | bool):
         return value
-    number, unit = value[:-1].strip(), value[-1:]
+    text = str(value).strip()
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS_S else (text, "s")
     try:
         return float(number) * _UNITS_S[unit]
-    except (KeyError, ValueError):
-        raise ValueError('is no time: write "7d", "36h", "90m", "30s", or seconds') from None
+    except ValueError:
+        raise ValueError('must be like "7d", "36h", "90m" or "30s", or seconds') from None
 
 
 _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

@@ -135,7 +135,7 @@ def test_settings_are_frozen_copied_and_pickled() -> None:
         ("[label]", "[model]\nhidden = [0]\n[label]", "[model] hidden[0] = 0: must be at least 1", ""),
         ("[label]", '[model]\nkind = "lr"\n[train]\nlr_dense = 1\n[label]', "lr_dense has no meaning", "remove"),
         ("[label]", "[serve]\nport = 99999\n[label]", "[serve] port = 99999: must be at most 65535", ""),
-        ('kind = "id"', 'kind = "id", ttl = "7 weeks"', '[features] user: ttl = \'7 weeks\': is no time', ""),
+        ('kind = "id"', 'kind = "id", ttl = "7 weeks"', '[features] user: ttl = \'7 weeks\': must be like', ""),
         ('kind = "id"', 'kind = "id", ttl = 0', "[features] user: ttl = 0: must be at least 1", ""),
         ('kind = "id"', 'kind = "category", ttl = "7d"', "ttl does not belong to kind = 'category'", "takes column"),
         ("[label]", "[label", "is not valid TOML: Expected ']'", "a table starts with [name]"),
