@@ -186,10 +186,10 @@ def _settings(root: Path) -> Settings:
         label={"mode": "implicit", "wait_s": 1, "attribution_s": 1},
         gate={"surprise": 1e9},  # surprise counts versions, and so how records were grouped
         features={
-            "user": {"kind": "id"},
+            "user": {"kind": "id", "ttl": "4s"},  # ids go, come back and are counted while it dies
             "item": {"kind": "id"},
             "price": {"kind": "number"},
-            "both": {"kind": "cross", "of": ["user", "item"]},
+            "both": {"kind": "cross", "of": ["user", "item"], "ttl": "2s", "admission": 2},
         },
     )
 
