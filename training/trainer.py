@@ -40,15 +40,15 @@ from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Follower
 from headrace.room import Room
-from headrace.shard import ShardRecord
 from headrace.triggers import due
-from headrace.version import Ranges, VersionRecord, difference, union
+from headrace.version import VersionRecord, union
 from training import records as record_of
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
 from training.files import Files
 from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
+from training.history import History
 from training.judge import Judge
 from training.pace import Pace
 from training.reading import ahead
@@ -58,7 +58,7 @@ from training.start import continues, write_start
 from training.surprise import RECENT, Past
 from training.tower import has_tower, template_of
 from training.trial import Trial, Verdict
-from training.waiting import Waiting, examples_at, examples_in
+from training.waiting import Waiting, examples_at, examples_in, releasable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from headrace.loop import Loop
     from headrace.published import PublishedTable
     from headrace.scoring import Scorer
+    from headrace.shard import ShardRecord
     from training.examples import Examples
     from training.gate import Report
     from training.state import State
@@ -102,6 +103,7 @@ class Trainer:
         self._schema = settings.schema()
         self._design = design_of(settings, self._schema)
         self._log, self._shards, self._requests = loop.version_log(), loop.shard_log(), loop.requests()
+        self._history = History(self._log)
         self._claim = status.Claim(loop.store, ROLE, self._info)
         self._collector = VersionCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes)
@@ -240,7 +242,7 @@ class Trainer:
     def _release(self, request: Entry) -> Entry:
         """A version that releases and trains what the request names. Its labels are vouched for: surprise is waived."""
         shards = union([(int(low), int(high)) for low, high in request.body["args"]["shards"]])
-        records, refused = self._releasable(shards)
+        records, refused = releasable(self._shards, self._record, shards, self._schema)
         if refused:
             return self._commit(self._next("delta", [request], f"refused: {refused}"))
 
@@ -261,19 +263,6 @@ class Trainer:
         record = self._next("hold", [request], f"refused: {'; '.join(decision.reasons)}")
         gate = {**decision.to_json(), **self._trial_json()}
         return self._commit(replace(record, evaluation=candidate.evaluation, gate=gate))
-
-    def _releasable(self, shards: Ranges) -> tuple[list[ShardRecord], str]:
-        """The records, and why they cannot be released; empty if they can."""
-        others = difference(shards, self._record.held_now)
-        if others:
-            return [], f"shard record {others[0][0]} is not held"
-        try:
-            seqs = [seq for low, high in shards for seq in range(low, high)]
-            records = [ShardRecord.from_entry(self._shards.read(seq)) for seq in seqs]
-        except NotFound as gone:
-            return [], f"{gone.message}: it was held longer than retention.held_s"
-        foreign = [record.seq for record in records if record.schema != self._schema.fingerprint]
-        return records, f"shard record {foreign[0]} has other features" if foreign else ""
 
     def _tried(self, candidate: Candidate, result: Encoded, decision: Decision) -> Decision:
         """With `gate.wait_s`: the decision after the next record, if one with rows comes in that time."""
@@ -385,7 +374,7 @@ class Trainer:
             return None
         try:
             return control.planned_rollback(
-                self._loop, self._record, verdict.anchor, self._version, now_us=self._now_us()
+                self._loop, self._record, verdict.anchor, self._history, now_us=self._now_us()
             )
         except HeadraceError as error:
             log.warning("trainer.no_way_back version=%d: %s; %s", verdict.anchor, verdict.reason, error.message)
@@ -451,17 +440,17 @@ class Trainer:
         self._head, self._record = head, VersionRecord.from_entry(head)
         if not continues(self._record, self._design, self._schema):
             raise _superseded(self._record)
-        plan = plan_of(head.seq, self._version)
+        plan = plan_of(head.seq, self._history)
         self._state = recovered(
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
         )
         self._published, self._judge = self._judged()
         self._reference = None
-        newest = self._newest()
+        newest = self._history.newest(self._record, 2 * RECENT)
         self._past = Past(self._settings.gate.surprise).after(newest)
         self._decided_us = record_of.decided_us(newest, None)
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
-        self._files.begin(self._checkpoint_time())
+        self._files.begin(self._history.made_us(self._record.checkpoint))
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
         self._dirty = False
         log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
@@ -472,45 +461,22 @@ class Trainer:
         if told is not None:
             trial = Trial.from_json(told)
             with contextlib.suppress(NotFound):
-                table, inverses = published_since(self._store, self._design, trial.anchor, version, self._version)
-                return table, Judge(self._design, trial, inverses, self._offset)
-        table = published_at(self._store, self._design, version, self._version)
-        return table, Judge(self._design, Trial(version) if self._state.rows else None, (), self._offset)
-
-    def _offset(self, version: int) -> float:
-        """What a version adds to every logit, without what late positives add."""
-        record = self._version(version)
-        while record.delta is None and record.table_of is not None:
-            record = self._version(record.table_of)
-        return record.offset - float(record.gate.get("correction") or 0.0)
-
-    def _newest(self) -> list[VersionRecord]:
-        """The newest versions of the lineage, as far as they are kept, oldest first."""
-        found: list[VersionRecord] = []
-        with contextlib.suppress(NotFound):
-            oldest = max(self._head.seq - 2 * RECENT, self._record.lineage)
-            found.extend(self._version(version) for version in range(self._head.seq, oldest - 1, -1))
-        return found[::-1]
-
-    def _version(self, version: int) -> VersionRecord:
-        return VersionRecord.from_entry(self._log.read(version))
-
-    def _checkpoint_time(self) -> int | None:
-        """When the newest checkpoint was named."""
-        kept = self._record.checkpoint
-        return self._version(kept.of).created_at_us if kept is not None else None
+                table, inverses = published_since(self._store, self._design, trial.anchor, version, self._history)
+                return table, Judge(self._design, trial, inverses, self._history.offset)
+        table = published_at(self._store, self._design, version, self._history)
+        return table, Judge(self._design, Trial(version) if self._state.rows else None, (), self._history.offset)
 
     def _frozen(self) -> Scorer | None:
         """The first version of the lineage that learned anything, as it was published; made when first needed."""
         of = self._state.frozen_of
         if of is not None and self._reference is None:
             try:
-                published = published_at(self._store, self._design, of, self._version)
+                published = published_at(self._store, self._design, of, self._history)
             except NotFound:  # collected, and this process has not held it since before
                 log.warning("trainer.frozen_collected version=%d: what is frozen now is version %d", of, self._head.seq)
                 of = self._state.frozen_of = self._head.seq
-                published = published_at(self._store, self._design, of, self._version)
-            self._reference = frozen_scorer(self._design, published, self._version(of).offset)
+                published = published_at(self._store, self._design, of, self._history)
+            self._reference = frozen_scorer(self._design, published, self._history(of).offset)
         return self._reference
 
     # other writers

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.errors import SettingsError
+from headrace.errors import NotFound, SettingsError
 from headrace.log import Follower
 from headrace.shard import ShardRecord, read_shard
+from headrace.version import difference
 from training.examples import COLUMNS, Examples, examples_of
 
 if TYPE_CHECKING:
     from headrace.log import Cursor, Log
     from headrace.schema import Schema
+    from headrace.version import Ranges, VersionRecord
 
 
 class Waiting:
@@ -47,6 +49,19 @@ class Waiting:
         """Records up to `until` were trained or held."""
         self._records = [record for record in self._records if record.seq > until.seq]
         self._cursors = {seq: cursor for seq, cursor in self._cursors.items() if seq > until.seq}
+
+
+def releasable(log: Log, head: VersionRecord, shards: Ranges, schema: Schema) -> tuple[list[ShardRecord], str]:
+    """The records of `shards` that `head` holds, and why they cannot be released; empty if they can."""
+    others = difference(shards, head.held_now)
+    if others:
+        return [], f"shard record {others[0][0]} is not held"
+    try:
+        records = [ShardRecord.from_entry(log.read(seq)) for low, high in shards for seq in range(low, high)]
+    except NotFound as gone:
+        return [], f"{gone.message}: it was held longer than retention.held_s"
+    foreign = [record.seq for record in records if record.schema != schema.fingerprint]
+    return records, f"shard record {foreign[0]} has other features" if foreign else ""
 
 
 def examples_in(log: Log, record: ShardRecord, schema: Schema) -> Examples:
