@@ -187,18 +187,19 @@ def replayed(settings: Settings, feeds: Mapping[str, Path], *, root: Path) -> Se
         )
         for name, stream in settings.streams.items()
     }
-    features = {feature.name: _renamed(feature) for feature in settings.schema().features}
+    features = {one.name: _renamed(one, settings.features[one.name]) for one in settings.schema().features}
     changed = settings.model_copy(update={"streams": streams, "features": features})
     assert changed.schema().fingerprint == settings.schema().fingerprint
     return changed.replace("loop", root=str(root))
 
 
-def _renamed(feature: Feature) -> FeatureSettings:
-    """The feature, with its raw value in a column of its own name."""
+def _renamed(feature: Feature, line: FeatureSettings) -> FeatureSettings:
+    """The feature as `line` has it, with its raw value in a column of its own name."""
+    told = {key: getattr(line, key) for key in ("ttl", "admission") if key in line.told}
     if feature.kind == "cross":
-        return FeatureSettings(kind="cross", of=feature.of)
-    kept = set(KEYS[feature.kind]) - {"column", "path", "of", "time_unit"}
-    told = {key: getattr(feature, key) for key in kept}
+        return FeatureSettings(kind="cross", of=feature.of, **told)
+    kept = set(KEYS[feature.kind]) - {"column", "path", "of", "time_unit", "ttl", "admission"}
+    told |= {key: getattr(feature, key) for key in kept}
     return FeatureSettings(kind=feature.kind, column=feature.name, **told)
 
 
