@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -195,7 +195,7 @@ def replayed(settings: Settings, feeds: Mapping[str, Path], *, root: Path) -> Se
 
 def _renamed(feature: Feature, line: FeatureSettings) -> FeatureSettings:
     """The feature as `line` has it, with its raw value in a column of its own name."""
-    told = {key: getattr(line, key) for key in ("ttl", "admission") if key in line.told}
+    told: dict[str, Any] = {key: getattr(line, key) for key in ("ttl", "admission") if key in line.told}
     if feature.kind == "cross":
         return FeatureSettings(kind="cross", of=feature.of, **told)
     kept = set(KEYS[feature.kind]) - {"column", "path", "of", "time_unit", "ttl", "admission"}
