@@ -18,7 +18,8 @@ from training.recipe import design_of
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "checkpoint-format1.npz"
+FOLDER = Path(__file__).parent.parent / "golden"
+GOLDEN = FOLDER / "checkpoint-format1.npz"
 
 
 def state_of(settings: Any) -> Any:
@@ -62,6 +63,25 @@ def test_the_checkpoint_of_format_1_is_read_for_ever(made_up: Any) -> None:
     for name, value in fresh.arrays().items():
         if not name.startswith("arrival/"):
             np.testing.assert_allclose(state.arrays()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_checkpoint_of_format_2_is_read_for_ever_with_the_rows_that_went(
+    drawn: Any, settings_of: Any, lasting: Any
+) -> None:
+    from training.checkpoint import read_checkpoint
+    from training.table import FREE
+
+    settings = lasting(settings_of("lr"))
+    state, fresh = state_of(settings), state_of(settings)
+    store = open_store("memory://golden-checkpoint-2")
+    meta = read_checkpoint(store, kept(store, (FOLDER / "checkpoint-format2.npz").read_bytes()), state)
+    assert (meta["format"], state.rows, state.newest_us) == (2, 60, 10_000_029)
+    for record in (5, 10):
+        fresh.learn(drawn(settings, 30, record))
+    index = state.learner.tables["linear"].index
+    assert (index.ids == FREE).sum() == index.used - index.live > 10
+    for name, value in fresh.arrays().items():
+        np.testing.assert_allclose(state.arrays()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def _golden(url: str) -> Kept:
