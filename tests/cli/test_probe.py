@@ -130,7 +130,9 @@ def test_the_other_features_are_those_with_which_a_step_moves_the_score_most(tmp
     assert len(set(asked[0]["user"])) == 1  # a value without events
     assert asked[0]["user"][0] not in ("u", made.value)
     lines = (tmp_path / "impressions.jsonl").read_text().splitlines()[3:]
-    assert [(json.loads(line)["user"], json.loads(line)["slot"]) for line in lines] == [(made.value, "b")] * 2
+    assert [(json.loads(line)["user"], json.loads(line)["slot"]) for line in lines] == [
+        (made.value, slot) for slot in "cb"
+    ]
     assert (made.label, clicks(tmp_path)) == (1, 1 + 2)
     prober.aim(lambda features: [{"a": 0.02, "b": 0.1, "c": 0.9}[slot] for slot in features["slot"]])
     made = prober.append()
