@@ -84,7 +84,8 @@ def _append(
     while True:
         if head is None:
             raise NotFound("there is no version yet", hint="start `headrace train` or `headrace serve` first")
-        record = replace(planned(VersionRecord.from_entry(head), _reader(log)), gate=gate)
+        record = planned(VersionRecord.from_entry(head), _reader(log))
+        record = replace(record, gate={**record.gate, **gate})
         try:
             return log.append(record.kind, record.to_body(), head)
         except LostRace as lost:

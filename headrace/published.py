@@ -73,6 +73,10 @@ class PublishedTable:
         """(scale float32 [n], rows uint8 [n, row_bytes], found bool [n]) of `ids`; 0 where not found."""
         return next(table for table in self._tables if table.spec.name == table_name).lookup(ids)
 
+    def ids(self, table_name: str) -> Ids:
+        """int64 [n], all ids that have a row, in no particular order."""
+        return next(table for table in self._tables if table.spec.name == table_name).ids()
+
     def snapshot(self, of: int) -> Delta:
         """All rows and the tower, as version `of`."""
         return self.copied(of)()
@@ -132,6 +136,9 @@ class _Table:
         scale[~found] = 0
         rows[~found] = 0
         return scale, rows, found
+
+    def ids(self) -> Ids:
+        return self._index.items()[0]
 
     def copied(self) -> Callable[[], Change]:
         """What gives all rows as they are now, in the order of ids."""

@@ -218,8 +218,9 @@ def rollback_of(
 
 
 def pin_of(head: VersionRecord, to: int | None, *, now_us: int, code: str) -> VersionRecord:
-    """The record that keeps replicas at version `to`; None = they follow the newest again."""
-    return replace(_control(head, "pin", now_us, code), to=to, pinned=to)
+    """The record that keeps replicas at version `to`; None = they follow the newest again. The trial goes on."""
+    trial = {"trial": head.gate["trial"]} if "trial" in head.gate else {}
+    return replace(_control(head, "pin", now_us, code), to=to, pinned=to, gate=trial)
 
 
 def _control(head: VersionRecord, kind: str, now_us: int, code: str) -> VersionRecord:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Counts = npt.NDArray[np.uint32]
 Places = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.int32]
 
 DEPTH: Final = 4
 WIDTH: Final = 1 << 18
@@ -134,14 +133,13 @@ class Admission:
 
     events: Mapping[str, int]
 
-    def asked(self, feature: str, ids: Ids, codes: Codes, known: npt.NDArray[np.bool_], sketch: Sketch) -> Asked:
-        """What a record asks rows for. ids: int64 [u], codes: int32 [m], a column; known: bool [u], which have one."""
+    def asked(self, feature: str, ids: Ids, events: Places, known: npt.NDArray[np.bool_], sketch: Sketch) -> Asked:
+        """What a record asks rows for. ids, events: int64 [u], of how many events each is; known: bool [u], has one."""
         least = self.events.get(feature, 1)
         if least == 1 or known.all():
             return everything(ids)
         new = np.flatnonzero(~known)
-        events = np.bincount(codes, minlength=len(ids))[new]
-        refused = new[sketch.count(ids[new], np.minimum(events, least)) < least]
+        refused = new[sketch.count(ids[new], np.minimum(events[new], least)) < least]
         if not len(refused):
             return everything(ids)
         kept = np.delete(np.arange(len(ids)), refused)

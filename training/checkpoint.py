@@ -7,7 +7,7 @@ or of a later one names it with its SHA-256; if none does, it is garbage. Entrie
     meta                        uint8: JSON {"format": 2, "version", "fingerprint" (training/runtime.py), "design",
                                 "rows", "newest_us", "frozen_of"}
     table/<name>/ids            int64 [n]: the map id -> row, in row order; -1: a free row
-    table/<name>/until_us       int64 [n]: until when a row is kept (training/expiry.py); not in format 1: for good
+    table/<name>/newest_us, …/feature   int64, int16 [n]: training/expiry.py; not in format 1: nothing is known
     table/<name>/weights, …/slots   float32 [n, width]
     tower/<weight>, slots/<weight>  float32
     running/rows, …/mean, …/variance   float64 [k]
@@ -91,7 +91,9 @@ def read_checkpoint(store: Store, kept: Kept, state: State) -> dict[str, Any]:
     if meta["format"] == 1:
         meta["newest_us"] = 0
         for name in [name for name in arrays if name.endswith("/ids")]:
-            arrays[f"{name.removesuffix('ids')}until_us"] = np.full(len(arrays[name]), FOR_GOOD)
+            rows, table = len(arrays[name]), name.removesuffix("ids")
+            arrays[f"{table}newest_us"] = np.zeros(rows, np.int64)
+            arrays[f"{table}feature"] = np.full(rows, FOR_GOOD, np.int16)
     state.restore(arrays, meta)
     return meta
 

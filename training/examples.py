@@ -38,6 +38,14 @@ class Column:
     codes: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int32] | None = None
 
+    def events(self) -> npt.NDArray[np.int64]:
+        """int64 [u]: how many rows have each id. A row that has one several times is one."""
+        codes, ids = self.codes, len(self.ids)
+        if self.offsets is not None:
+            rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+            codes = np.unique(rows * ids + codes) % max(ids, 1)
+        return np.bincount(codes, minlength=ids)
+
 
 @dataclass(frozen=True)
 class Positives:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.delta import Change, Delta, Ids, Numbers, TableSpec, decode_rows, encode_rows
+from training.table import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +50,22 @@ def learned_rows(specs: Sequence[TableSpec], tables: Mapping[str, Table]) -> lis
         dropped = np.unique(np.concatenate([np.empty(0, np.int64), *table.index.dropped]))
         gone = dropped[table.index.find(dropped) < 0]
         found.append(Learned(spec, table.index.ids[rows], table.read(rows), gone))
+    return found
+
+
+def differing(tables: Mapping[str, Table], published: PublishedTable) -> int:
+    """Marks as changed what one of the two has and the other lacks, and says how much: what was learned again with
+    other settings than were published with goes out with the next delta.
+    """
+    found = 0
+    for spec in published.specs:
+        table, ids = tables[spec.name], published.ids(spec.name)
+        gone = ids[table.index.find(ids) < 0]
+        rows = np.flatnonzero(table.index.ids != FREE).astype(np.int32)
+        new = rows[~published.lookup(spec.name, table.index.ids[rows])[2]]
+        table.index.dropped += [gone] if len(gone) else []
+        table.touch(new)
+        found += len(gone) + len(new)
     return found
 
 

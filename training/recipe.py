@@ -17,7 +17,7 @@ from training.arrival import Waits
 from training.expiry import LONG_US, OPEN_KINDS, Expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from headrace.config import Settings
     from headrace.config.sections import LabelSettings
@@ -84,8 +84,8 @@ RECIPES: Mapping[str, Recipe] = {
 class Design:
     """One model, whole: `tables` in the order of the deltas, `fields` by table name, `bias` the logit of the prior.
 
-    waits: between which delays positives are late, if they are to be calibrated for. expiry: which rows go.
-    admission: which ids get one.
+    waits: between which delays positives are late, if they are to be calibrated for. open: the features whose rows may
+    go, each known by its place there; expiry: which do. admission: which ids get one.
     """
 
     shape: Architecture
@@ -96,6 +96,7 @@ class Design:
     seed: int
     bias: float
     waits: Waits | None = None
+    open: tuple[str, ...] = ()
     expiry: Expiry | None = None
     admission: Admission | None = None
 
@@ -143,18 +144,18 @@ def design_of(settings: Settings, schema: Schema) -> Design:
         seed=settings.train.seed,
         bias=math.log(prior) - math.log1p(-prior),
         waits=waits_of(settings.label),
-        expiry=expiry_of(settings),
+        open=tuple(feature.name for feature in ids if feature.kind in OPEN_KINDS),
+        expiry=expiry_of(settings, [feature.name for feature in ids if feature.kind in OPEN_KINDS]),
         admission=admission_of(settings.features, OPEN_KINDS, settings.train.admission),
     )
 
 
-def expiry_of(settings: Settings) -> Expiry | None:
-    """None if no feature has a `ttl` and tables may have as many rows as there are ids."""
-    lines, most = settings.features, settings.train.max_rows
-    ttl_us = {name: round(line.ttl * 1e6) for name, line in lines.items() if line.ttl is not None}
-    if not ttl_us and most is None:
+def expiry_of(settings: Settings, features: Sequence[str]) -> Expiry | None:
+    """features: the open ones. None if none has a `ttl` and tables may have as many rows as there are ids."""
+    lives_s, most = [settings.features[name].ttl for name in features], settings.train.max_rows
+    if most is None and not any(lives_s):
         return None
-    return Expiry({name: LONG_US for name, line in lines.items() if line.kind in OPEN_KINDS} | ttl_us, most)
+    return Expiry(tuple(LONG_US if life_s is None else round(life_s * 1e6) for life_s in lives_s), most)
 
 
 def waits_of(label: LabelSettings) -> Waits | None:

@@ -142,7 +142,9 @@ class State:
         """The inverse of `arrays` and `meta`."""
         self._forget()
         for name, table in self.learner.tables.items():
-            table.restore({part: arrays[f"table/{name}/{part}"] for part in ("ids", "until_us", "weights", "slots")})
+            table.restore(
+                {part: arrays[f"table/{name}/{part}"] for part in ("ids", "newest_us", "feature", "weights", "slots")}
+            )
         for group, variables in self._groups().items():
             for name, variable in variables.items():
                 variable.assign(arrays[f"{group}/{name}"])

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from headrace.delta import TableSpec
     from training.admission import Asked
     from training.examples import Examples
-    from training.expiry import Expiry
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -44,6 +43,7 @@ class Learner:
     def __init__(self, design: Design) -> None:
         self.shape, self.recipe, self.fields = design.shape, design.recipe, design.fields
         self.expiry, self.admission = design.expiry, design.admission
+        self.numbered = {feature: number for number, feature in enumerate(design.open)}
         self.groups = groups_of(design.fields)
         self.indexes = [RowIndex() for _ in self.groups]
         self.sketches = [Sketch() for _ in self.groups] if design.admission is not None else []
@@ -88,7 +88,7 @@ class Learner:
         if self.expiry is None:
             return
         for index, names in zip(self.indexes, self.groups, strict=True):
-            rows = self.expiry.gone(index.until_us, index.live, before_us, now_us)
+            rows = self.expiry.gone(index.newest_us, index.feature, index.live, before_us, now_us)
             if len(rows):
                 for name in names:
                     self.tables[name].forget(rows)
@@ -103,7 +103,7 @@ class Learner:
         for group, names in enumerate(self.groups):
             fields = self.fields[names[0]]
             asked = self._asked(group, examples, (*fields.single, *fields.lists))
-            rows = rows_of([self.tables[name] for name in names], examples, asked, self.expiry)
+            rows = rows_of([self.tables[name] for name in names], examples, asked, self.numbered)
             singles.append(_stacked([rows[feature] for feature in fields.single], len(examples)))
             flat, offsets = interleaved(
                 [(rows[feature], examples.columns[feature].offsets) for feature in fields.lists], len(examples)
@@ -120,7 +120,7 @@ class Learner:
             return {feature: everything(column.ids) for feature, column in columns.items()}
         index, sketch = self.indexes[group], self.sketches[group]
         return {
-            feature: self.admission.asked(feature, column.ids, column.codes, index.find(column.ids) >= 0, sketch)
+            feature: self.admission.asked(feature, column.ids, column.events(), index.find(column.ids) >= 0, sketch)
             for feature, column in columns.items()
         }
 
@@ -222,11 +222,11 @@ def _start(recipe: Recipe, weight: str) -> float:
 
 
 def rows_of(
-    tables: Sequence[Table], examples: Examples, asked: Mapping[str, Asked], expiry: Expiry | None = None
+    tables: Sequence[Table], examples: Examples, asked: Mapping[str, Asked], numbered: Mapping[str, int]
 ) -> dict[str, Rows]:
     """Feature -> int32 [m], the row of every id in `tables`, which share their index.
 
-    New ids get a row in the order features, then first sight. Rows that may expire are kept as `expiry` says.
+    New ids get a row in the order features, then first sight. numbered: the features whose rows may go.
     """
     rows = tables[0].index.admit(np.concatenate([np.empty(0, np.int64), *(each.ids for each in asked.values())]))
     for table in tables:
@@ -234,9 +234,9 @@ def rows_of(
     found, start = {}, 0
     for feature, each in asked.items():
         own = rows[start : start + len(each.ids)]
-        if expiry is not None and feature in expiry.ttl_us:
+        if feature in numbered:
             newest_us = examples.newest_us(feature)[each.places < each.own]
-            tables[0].index.keep(own[: each.own], newest_us + expiry.ttl_us[feature])
+            tables[0].index.see(own[: each.own], newest_us, numbered[feature])
         found[feature] = own[each.places][examples.columns[feature].codes]
         start += len(each.ids)
     return found

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Times = npt.NDArray[np.int64]
+Features = npt.NDArray[np.int16]
 
 FIRST_CAPACITY = 1024
 
@@ -37,8 +38,9 @@ ACCUMULATOR = 1.0
 class RowIndex:
     """id -> row, and row -> id (`ids`: int64 [used], in row order, `FREE` where an id was dropped).
 
-    until_us: int64 [used], event time up to which each row is kept (training/expiry.py). Free rows are taken again,
-    the lowest first, so that `ids` and `until_us` are the whole state. dropped: what lost its row since `publish`.
+    newest_us: int64 [used], feature: int16 [used]: training/expiry.py; 0 and `FOR_GOOD` where nothing is known. Free
+    rows are taken again, the lowest first, so that these three are the whole state. dropped: what lost its row since
+    `publish`.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,8 @@ class RowIndex:
 
     def _clear(self) -> None:
         self._ids = np.empty(FIRST_CAPACITY, np.int64)
-        self._until_us = np.empty(FIRST_CAPACITY, np.int64)
+        self._newest_us = np.zeros(FIRST_CAPACITY, np.int64)
+        self._feature = np.full(FIRST_CAPACITY, FOR_GOOD, np.int16)
         self._index = IdIndex.empty(FIRST_CAPACITY)
         self._free = np.empty(0, np.int32)  # ascending
         self.used = 0
@@ -55,7 +58,7 @@ class RowIndex:
         self._journal: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """From here on `undo` can give back what is admitted, kept and dropped."""
+        """From here on `undo` can give back what is admitted, seen and dropped."""
         self.kept, self._journal = self.used, []
 
     def undo(self) -> None:
@@ -75,8 +78,12 @@ class RowIndex:
         return self._ids[: self.used]
 
     @property
-    def until_us(self) -> Times:
-        return self._until_us[: self.used]
+    def newest_us(self) -> Times:
+        return self._newest_us[: self.used]
+
+    @property
+    def feature(self) -> Features:
+        return self._feature[: self.used]
 
     @property
     def live(self) -> int:
@@ -94,40 +101,40 @@ class RowIndex:
         if len(new):
             rows[new] = self._take(len(new))
             self._put(ids[new], rows[new])
-            self._until_us[rows[new]] = FOR_GOOD
             given, where = ids[new], rows[new]
             self._note(lambda: self._take_back(given, where))
         return rows
 
-    def keep(self, rows: Rows, until_us: Times) -> None:
-        """Each of `rows` is kept until then, or later if that was said before; rows that are new, no longer."""
-        before = self._until_us[rows]
-        self._until_us[rows] = np.where(before == FOR_GOOD, until_us, np.maximum(before, until_us))
-        self._note(lambda: self._until_again(rows, before))
+    def see(self, rows: Rows, newest_us: Times, feature: int) -> None:
+        """Events of a feature had the ids of `rows`, the newest of each at `newest_us`."""
+        before = self._newest_us[rows], self._feature[rows]
+        self._newest_us[rows], self._feature[rows] = np.maximum(before[0], newest_us), feature
+        self._note(lambda: self._unsee(rows, *before))
 
     def drop(self, rows: Rows) -> None:
         """Takes their ids from `rows`, which are free then."""
-        ids, until_us, free = self._ids[rows], self._until_us[rows], self._free
+        ids, newest_us, feature, free = self._ids[rows], self._newest_us[rows], self._feature[rows], self._free
         self._index.drop(ids)
-        self._ids[rows], self._until_us[rows] = FREE, FOR_GOOD
+        self._ids[rows] = FREE
+        self._unsee(rows, 0, FOR_GOOD)
         self._free = np.union1d(free, rows).astype(np.int32)
         self.dropped.append(ids)
-        self._note(lambda: self._give_back(ids, rows, until_us, free))
+        self._note(lambda: self._give_back(ids, rows, newest_us, feature, free))
 
     def publish(self) -> None:
         """Everybody knows what was dropped."""
         self.dropped = []
 
-    def restore(self, ids: Ids, until_us: Times) -> None:
-        """Becomes the map whose `ids` and `until_us` these are; `dropped` is empty then, and there is no journal."""
-        if not self.dropped and np.array_equal(self.ids, ids) and np.array_equal(self.until_us, until_us):
+    def restore(self, ids: Ids, newest_us: Times, feature: Features) -> None:
+        """Becomes the map whose state these are; `dropped` is empty then, and there is no journal."""
+        now = (self.ids, ids), (self.newest_us, newest_us), (self.feature, feature)
+        if not self.dropped and all(np.array_equal(one, other) for one, other in now):
             self.settle()  # a table that shares this index was restored before
             return
         self._clear()
-        room = _doubled(FIRST_CAPACITY, len(ids))
-        self._ids, self._until_us = np.empty(room, np.int64), np.empty(room, np.int64)
+        self._grow(len(ids))
         self.used = len(ids)
-        self._ids[: self.used], self._until_us[: self.used] = ids, until_us
+        self._ids[: self.used], self._newest_us[: self.used], self._feature[: self.used] = ids, newest_us, feature
         self._free = np.flatnonzero(ids == FREE).astype(np.int32)
         self._rebuild(0)
 
@@ -140,13 +147,17 @@ class RowIndex:
         again, before = self._free[:rows], self._free
         self._free = self._free[rows:]
         start, self.used = self.used, self.used + rows - len(again)
-        if self.used > len(self._ids):
-            spare = np.empty(_doubled(len(self._ids), self.used) - start, np.int64)
-            self._ids = np.concatenate([self._ids[:start], spare])
-            self._until_us = np.concatenate([self._until_us[:start], spare])
+        self._grow(self.used)
         self._ids[start : self.used] = FREE
         self._note(lambda: self._free_again(before))
         return np.concatenate([again, np.arange(start, self.used, dtype=np.int32)])
+
+    def _grow(self, rows: int) -> None:
+        more = _doubled(len(self._ids), rows) - len(self._ids)
+        if more:
+            self._ids = np.concatenate([self._ids, np.full(more, FREE, np.int64)])
+            self._newest_us = np.concatenate([self._newest_us, np.zeros(more, np.int64)])
+            self._feature = np.concatenate([self._feature, np.full(more, FOR_GOOD, np.int16)])
 
     def _put(self, ids: Ids, rows: Rows) -> None:
         if not self._index.has_room(len(ids)):  # ids that were dropped leave their slots
@@ -159,8 +170,8 @@ class RowIndex:
         self._index = IdIndex.empty(max(len(self._ids), 2 * (len(rows) + more)))
         self._index.put(self._ids[rows], rows)
 
-    def _until_again(self, rows: Rows, until_us: Times) -> None:
-        self._until_us[rows] = until_us
+    def _unsee(self, rows: Rows, newest_us: Times | int, feature: Features | int) -> None:
+        self._newest_us[rows], self._feature[rows] = newest_us, feature
 
     def _free_again(self, free: Rows) -> None:
         self._free = free
@@ -169,9 +180,10 @@ class RowIndex:
         self._index.drop(ids)
         self._ids[rows] = FREE
 
-    def _give_back(self, ids: Ids, rows: Rows, until_us: Times, free: Rows) -> None:
+    def _give_back(self, ids: Ids, rows: Rows, newest_us: Times, feature: Features, free: Rows) -> None:
         self._put(ids, rows)
-        self._until_us[rows], self._free = until_us, free
+        self._unsee(rows, newest_us, feature)
+        self._free = free
         self.dropped.pop()
 
 
@@ -271,18 +283,21 @@ class Table:
         return values
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps, in row order: ids, until_us int64 [used], weights, slots float32 [used, width]."""
+        """What a checkpoint keeps, in row order: the index's `ids`, `newest_us` and `feature`; weights and slots:
+        float32 [used, width].
+        """
         used = self.index.used
         return {
             "ids": self.index.ids.copy(),
-            "until_us": self.index.until_us.copy(),
+            "newest_us": self.index.newest_us.copy(),
+            "feature": self.index.feature.copy(),
             "weights": self.weights[:used].numpy(),
             "slots": self.slots[:used].numpy(),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """The inverse of `state`."""
-        self.index.restore(state["ids"], state["until_us"])
+        self.index.restore(state["ids"], state["newest_us"], state["feature"])
         rows = self.index.used
         self._reserve(rows)
         self.settle()

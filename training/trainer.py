@@ -51,6 +51,7 @@ from training.golden import frozen_scorer
 from training.history import History
 from training.judge import Judge
 from training.pace import Pace
+from training.publish import differing
 from training.reading import ahead
 from training.recipe import design_of
 from training.recover import plan_of, published_at, published_since, recovered
@@ -445,6 +446,8 @@ class Trainer:
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
         )
         self._published, self._judge = self._judged()
+        if differing(self._state.learner.tables, self._published):
+            log.warning("trainer.other_rows: learned again with other settings; the next version says what differs")
         self._reference = None
         newest = self._history.newest(self._record, 2 * RECENT)
         self._past = Past(self._settings.gate.surprise).after(newest)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 REFRESH_S: Final = 1.0
 LOOKED_AT: Final = 50
-"""Shard records that are looked at for rows (more are a backlog, which has some), versions for what was decided."""
+"""Shard records that are looked at for rows: more are a backlog, which has some."""
+VERSIONS_LOOKED_AT: Final = 200
+"""Versions that are looked at for what was decided last: more than a trial goes over."""
 
 
 def register(app: typer.Typer) -> None:
@@ -154,7 +156,7 @@ def _newest(log: Log) -> list[Entry]:
         while head is not None:
             found.append(head)
             told = _decided(head) and (head.kind == "rollback" or not _rollbacks(head))
-            head = log.read(head.seq - 1) if head.seq and len(found) < LOOKED_AT and not told else None
+            head = log.read(head.seq - 1) if head.seq and len(found) < VERSIONS_LOOKED_AT and not told else None
     return found
 
 

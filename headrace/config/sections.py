@@ -129,7 +129,7 @@ class TrainSettings(Section):
     batch_warmup: Count | None = None
     batch_live: Count | None = None
     admission: Count = 1  # events of an id before it has a row of its own; a feature may say it for itself
-    max_rows: Count | None = None  # of ids in a table; past it those go whose ttl ends first
+    max_rows: Count | None = None  # of ids in a table; past it the stalest go
     lr_linear: Positive | None = None
     lr_embedding: Positive | None = None
     lr_dense: Positive | None = None

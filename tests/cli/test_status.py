@@ -117,6 +117,10 @@ def test_a_rollback_by_the_trainer_is_told_until_a_verdict_is_good() -> None:
     assert written(*first)["rolled_back"] is None
     assert written(*first, back)["rolled_back"] == told
     assert written(*first, back, after)["rolled_back"] == told
+    pin = version(4, "pin", gate=trial)
+    assert written(*first, back, after, pin)["rolled_back"] == told
+    many = [version(seq, "delta", trained=((seq, seq + 1),), gate=trial) for seq in range(3, 70)]
+    assert written(*first, back, *many)["rolled_back"] == told
     good = version(4, "delta", trained=((2, 3),), gate={"trial": {"rollbacks": 0}})
     assert written(*first, back, after, good)["rolled_back"] is None
 

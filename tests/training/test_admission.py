@@ -11,6 +11,7 @@ import pytest
 from headrace.ids import id_of, unknown_id
 from paramserver.replica import Replica
 from training.admission import WIDTH, Admission, Sketch
+from training.examples import Column
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -61,14 +62,21 @@ def test_a_sketch_takes_back_what_it_counted_also_through_a_turn_and_forgets_in_
 
 def test_ids_with_too_few_events_share_the_unknown_row() -> None:
     admission, sketch = Admission({"user": 3}), Sketch()
-    ids, codes = np.array([7, 8, 9]), np.array([0, 0, 1, 2, 2, 2], np.int32)
+    ids, events = np.array([7, 8, 9]), np.array([2, 1, 3])
     known = np.array([False, True, False])
-    first = admission.asked("user", ids, codes, known, sketch)
+    first = admission.asked("user", ids, events, known, sketch)
     assert first.ids.tolist() == [8, 9, unknown_id("user")]  # 7 came twice, 8 has a row, 9 came three times
     assert (first.places.tolist(), first.own) == ([2, 0, 1], 2)
-    again = admission.asked("user", np.array([7]), np.array([0], np.int32), np.array([False]), sketch)
+    again = admission.asked("user", np.array([7]), np.array([1]), np.array([False]), sketch)
     assert (again.ids.tolist(), again.own) == ([7], 1)
-    assert admission.asked("item", ids, codes, known, sketch).ids.tolist() == [7, 8, 9]
+    assert admission.asked("item", ids, events, known, sketch).ids.tolist() == [7, 8, 9]
+
+
+def test_an_event_that_has_an_id_several_times_is_one() -> None:
+    codes = np.array([0, 0, 0, 1, 0], np.int32)
+    listed = Column(np.array([7, 8]), codes, np.array([0, 3, 4, 5], np.int32))
+    assert listed.events().tolist() == [2, 1]
+    assert Column(np.array([7, 8]), codes).events().tolist() == [4, 1]
 
 
 def test_rare_ids_get_no_row_and_the_server_answers_for_them_as_the_trainer_learned(feed: Any, decided: Any) -> None:

@@ -25,15 +25,17 @@ def published_ids(trainer: Any, table: str) -> set[int]:
 
 
 def test_rows_go_once_their_time_is_over_and_then_the_stalest_of_too_many() -> None:
-    until_us = np.array([5, 64, FOR_GOOD, 900, 80, 70, 60], np.int64)
-    expiry = Expiry({"user": 640})
-    assert expiry.gone(until_us, 7, 0, 65).tolist() == [0, 1, 6]
-    assert expiry.gone(until_us, 7, 61, 69).tolist() == []  # T is in the same tenth as before
-    full = Expiry({"user": 640}, max_rows=4)
-    assert full.gone(until_us, 7, 0, 9).tolist() == [0, 6]  # the stalest; what is kept for good is not counted
-    assert full.gone(until_us, 7, 0, 65).tolist() == [0, 1, 6]
-    many = Expiry({}, max_rows=32)
-    assert many.gone(np.arange(33), 33, 0, 0).tolist() == [0, 1, 2]  # down to 15/16: not again at the next record
+    newest_us = np.array([5, 64, 99, 900, 80, 70, 60], np.int64)
+    feature = np.array([0, 0, FOR_GOOD, 0, 1, 1, 0], np.int16)
+    expiry = Expiry((640, 6_400))
+    assert expiry.gone(newest_us, feature, 7, 600, 705).tolist() == [0, 1, 6]
+    assert expiry.gone(newest_us, feature, 7, 701, 709).tolist() == []  # T is in the same tenth as before
+    full = Expiry((640, 6_400), max_rows=4)
+    assert full.gone(newest_us, feature, 7, 0, 9).tolist() == [0, 6]  # the stalest; kept for good is not counted
+    assert full.gone(newest_us, feature, 7, 600, 705).tolist() == [0, 1, 6]
+    many = Expiry((), max_rows=32)
+    every = np.arange(33), np.zeros(33, np.int16)
+    assert many.gone(*every, 33, 0, 0).tolist() == [0, 1, 2]  # down to 15/16: not again at the next record
 
 
 def test_rows_in_use_stay_few_however_many_ids_come_and_the_twin_grows(feed: Any, lasting: Any, ever_new: Any) -> None:
@@ -133,3 +135,94 @@ def test_a_held_record_expires_nothing(feed: Any, lasting: Any, ever_new: Any) -
     folded.apply(trainer._published.snapshot(record.version))
     assert folded.digest().to_json() == record.digest
     assert len(published_ids(trainer, "linear")) < 2 * (40 + 40 + 2) + 5
+
+
+def test_ids_in_use_stay_however_much_longer_dead_ones_may_live(feed: Any, lasting: Any, ever_new: Any) -> None:
+    """The users come once and may live long, the items come always and may not."""
+    from training.trainer import Trainer
+
+    loop = feed("lr", train={"max_rows": 150})
+    loop.settings = lasting(lasting(loop.settings, 3_600.0, of=("user", "user_item", "tags")), 60.0, of=("item",))
+    trainer = Trainer(loop.loop, loop.settings)
+    for record in range(12):
+        loop.append(ever_new(loop.settings, record))
+        trainer.step()
+    index = trainer._state.learner.tables["linear"].index
+    newest = ever_new(loop.settings, 11)
+    for name in ("item", "user"):
+        assert (index.find(np.unique(newest[name].to_numpy())) >= 0).all()
+    assert index.live <= 150
+
+
+@pytest.mark.parametrize("before_s", [None, 1_000.0], ids=["none", "a long one"])
+@pytest.mark.parametrize("train", [{}, {"max_rows": 10_000}], ids=["", "max_rows"])
+def test_a_ttl_that_is_set_or_shortened_later_reaches_the_rows_that_are_there(
+    feed: Any, lasting: Any, ever_new: Any, before_s: Any, train: Any
+) -> None:
+    from training.trainer import Trainer
+
+    loop = feed("lr", train={"checkpoint_every_s": 1e-6, **train})
+    plain = loop.settings
+    loop.settings = lasting(plain, before_s)
+    trainer = Trainer(loop.loop, loop.settings)
+    for record in range(5):
+        loop.append(ever_new(plain, record))
+        trainer.step()
+    loop.settings = lasting(plain, 3.0)
+    trainer = Trainer(loop.loop, loop.settings)
+    for record in range(5, 15):
+        loop.append(ever_new(plain, record))
+        trainer.step()
+    assert trainer._state.learner.tables["linear"].index.live < 6 * 81 + 20
+    assert published_ids(trainer, "linear") == set(trainer._state.learner.tables["linear"].index.ids.tolist()) - {-1}
+
+
+def test_a_ttl_that_was_off_for_a_while_takes_no_id_in_use(feed: Any, lasting: Any, ever_new: Any) -> None:
+    from training.trainer import Trainer
+
+    loop = feed("lr", train={"checkpoint_every_s": 1e-6})
+    plain = loop.settings
+    for record in range(12):
+        loop.settings = lasting(plain, None if 2 <= record < 8 else 3.0, of=("item",))
+        loop.append(ever_new(plain, record))
+        trainer = Trainer(loop.loop, loop.settings)
+        trainer.step()
+        items = np.unique(ever_new(plain, record)["item"].to_numpy())
+        assert (trainer._state.learner.tables["linear"].index.find(items) >= 0).all()
+
+
+RAISED_ROWS = {"max_rows": 200}, {"max_rows": 10_000}
+LOWERED_ROWS = {"max_rows": 10_000}, {"max_rows": 200}
+RAISED_ADMISSION = {"admission": 1}, {"admission": 3}
+LOWERED_ADMISSION = {"admission": 3}, {"admission": 1}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "reconciled"),
+    [
+        pytest.param(*RAISED_ROWS, True, id="max_rows raised"),
+        pytest.param(*RAISED_ROWS, False, id="twin: max_rows raised"),
+        pytest.param(*LOWERED_ROWS, True, id="max_rows lowered"),
+        pytest.param(*RAISED_ADMISSION, True, id="admission raised"),
+        pytest.param(*RAISED_ADMISSION, False, id="twin: admission raised"),
+        pytest.param(*LOWERED_ADMISSION, True, id="admission lowered"),
+    ],
+)
+def test_what_a_replay_learns_with_other_settings_goes_out_with_the_next_version(
+    feed: Any, ever_new: Any, monkeypatch: pytest.MonkeyPatch, first: Any, then: Any, reconciled: bool
+) -> None:
+    from training import trainer as module
+
+    if not reconciled:
+        monkeypatch.setattr(module, "differing", lambda *_: 0)
+    loop = feed("lr", train={"checkpoint_every_s": 1e9, **first})
+    trainer = module.Trainer(loop.loop, loop.settings)
+    for record in range(6):
+        loop.append(ever_new(loop.settings, record))
+        trainer.step()
+    loop.settings = loop.settings.replace("train", **then)
+    trainer = module.Trainer(loop.loop, loop.settings)
+    loop.append(ever_new(loop.settings, 6))
+    assert trainer.step().kind == "delta"
+    learned = set(trainer._state.learner.tables["linear"].index.ids.tolist()) - {-1}
+    assert (published_ids(trainer, "linear") == learned) is reconciled

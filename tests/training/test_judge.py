@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from headrace import control
 from headrace.requests import ask
 from headrace.version import VersionRecord, contains, trained_in
 from training.trial import Sums, Trial, Verdict
@@ -230,6 +231,20 @@ def test_a_candidate_that_nothing_comes_after_is_published_pending(feed: Any) ->
     trainer = trainer_of(loop)
     learned(loop, trainer, 2)
     assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
+
+
+def test_a_pin_does_not_end_the_trial(feed: Any) -> None:
+    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 10**6})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 3)
+    trial = versions(loop)[-1].gate["trial"]
+    assert trial["sums"]["n"] > 0
+    control.pin(loop.loop, 1, by="cli", reason="", now_us=0)
+    assert versions(loop)[-1].gate["trial"] == trial
+    loop.rows(400)
+    trainer.step()
+    assert versions(loop)[-1].gate["trial"]["anchor"] == trial["anchor"]
+    assert versions(loop)[-1].gate["trial"]["sums"]["n"] > trial["sums"]["n"]
 
 
 def test_a_trainer_that_is_stopped_does_not_wait_for_a_record_to_be_tried_on(feed: Any) -> None:

@@ -71,23 +71,24 @@ def test_dropped_rows_are_taken_again_and_the_map_is_that_of_a_dictionary() -> N
     for _ in range(300):
         if random.random() < 0.3:
             index.begin()
-            before = (index.ids.copy(), index.until_us.copy(), dict(plain))
+            before = (index.ids.copy(), index.newest_us.copy(), index.feature.copy(), dict(plain))
         known = random.choice(names, random.integers(1, 40), replace=False)
         for id_, row in zip(known.tolist(), index.admit(known).tolist(), strict=True):
             assert plain.setdefault(id_, row) == row
-        index.keep(index.find(known), random.integers(0, 1000, len(known)))
+        index.see(index.find(known), random.integers(0, 1000, len(known)), int(random.integers(0, 3)))
         gone = random.choice(list(plain), min(len(plain), int(random.integers(0, 30))), replace=False)
         index.drop(np.sort(index.find(gone)))
         plain = {id_: row for id_, row in plain.items() if id_ not in set(gone.tolist())}
         if index.kept is not None and random.random() < 0.5:
             index.undo()
-            ids, until_us, plain = before
+            ids, newest_us, feature, plain = before
             np.testing.assert_array_equal(index.ids, ids)
-            np.testing.assert_array_equal(index.until_us, until_us)
+            np.testing.assert_array_equal(index.newest_us, newest_us)
+            np.testing.assert_array_equal(index.feature, feature)
         assert (index.live, len(set(plain.values()))) == (len(plain), len(plain))
         assert index.find(names).tolist() == [plain.get(id_, -1) for id_ in names.tolist()]
         again = RowIndex()
-        again.restore(index.ids.copy(), index.until_us.copy())
+        again.restore(index.ids.copy(), index.newest_us.copy(), index.feature.copy())
         assert again.find(names).tolist() == index.find(names).tolist()
         new = np.array([2**62 + 1, 2**62 + 2])
         assert again.admit(new).tolist() == [*np.flatnonzero(index.ids == FREE), index.used, index.used + 1][:2]
