@@ -13,16 +13,19 @@ import numpy as np
 
 from pipelines.check import check, require
 from pipelines.csvlines import parse_csv
-from pipelines.events import RAW_BYTES, UNATTRIBUTED, Columns, Limits, Parsed, Stream
+from pipelines.events import RAW_BYTES, UNATTRIBUTED, Columns, Limits, Parsed, Refused, Stream
 from pipelines.jsonlines import parse_json
 from pipelines.lines import LineIndex
-from pipelines.sources.base import Block, Lines, Rows
+from pipelines.sources.base import Block, Broken, Lines, Rows
 
 __all__ = ["parse"]
 
 
 def parse(stream: Stream, limits: Limits, block: Block) -> Parsed:
     """Accepted and refused events of one block."""
+    if isinstance(block, Broken):  # one refused event stands for all that it may have held
+        refused = (Refused(block.start, "broken_file", block.raw[:RAW_BYTES], block.size),) if stream.first else ()
+        return Parsed((), refused)
     if isinstance(block, Rows):
         return _rows(stream, replace(limits, nan_is_null=True), block)
     return _lines(stream, limits, block)

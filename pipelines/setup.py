@@ -9,7 +9,7 @@ from headrace.window import Horizon
 from pipelines.events import Stream
 from pipelines.label import LabelPolicy
 from pipelines.orders import Setup
-from pipelines.sources.files import FileSource
+from pipelines.sources.pattern import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def setup_of(store: Store, settings: Settings, sources: Mapping[str, Source] | N
         streams={name: _stream(name, settings.streams[name], schema, shared=shared) for name in names},
         sources=dict(sources)
         if sources
-        else {name: FileSource(settings.streams[name].source, settings.streams[name].format) for name in names},
+        else {name: source_of(settings.streams[name].source, settings.streams[name].format) for name in names},
         schema=schema,
         policy=life,
         horizon=Horizon(

@@ -13,6 +13,8 @@ from headrace.encode import misfits
 from headrace.errors import HeadraceError
 from headrace.features import Feature
 from pipelines.csvlines import MISSING
+from pipelines.sources.base import Lines, Span
+from pipelines.sources.pattern import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,13 +57,14 @@ class Culprits:
 
     def _header(self, file: str) -> tuple[str, ...]:
         """The columns of a CSV file; none where lines are JSON."""
-        path = self._place / file if self._place is not None and self._place.is_dir() else self._place
-        if path is None or "csv" not in (self._stream.format or path.suffix.lower()):
+        if self._place is None:
             return ()
         if file not in self._headers:
-            with contextlib.suppress(OSError), path.open(encoding="utf-8-sig", errors="replace") as lines:
-                self._headers[file] = tuple(next(csv.reader([lines.readline().rstrip("\r\n")]), []))
-        return self._headers.get(file, ())
+            self._headers[file] = ()
+            with contextlib.suppress(HeadraceError, OSError):
+                block = source_of(self._stream.source, self._stream.format).read(Span(file, 0, 1, 0, 1))
+                self._headers[file] = (block.header or ()) if isinstance(block, Lines) else ()
+        return self._headers[file]
 
 
 def _event(raw: bytes, header: Sequence[str]) -> dict[str, Any] | None:

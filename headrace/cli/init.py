@@ -62,5 +62,5 @@ def _guessed(source: str, config: Path) -> tuple[str, list[str]]:
     place = Path(source)
     folder = config.absolute().parent
     shown = place if place.is_absolute() else Path(os.path.relpath(place.absolute(), folder))
-    found = guess(sample_of(place), str(shown) + ("/" if place.is_dir() else ""))
+    found = guess(sample_of(source), str(shown) + ("/" if place.is_dir() else ""))
     return found.text, list(found.notes)

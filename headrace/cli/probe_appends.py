@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from headrace import clock
 from headrace.cli.sources import places
 from headrace.errors import NotImplementedYet, SettingsError
+from pipelines.sources.files import FORMATS
+from pipelines.sources.packed import COMPRESSIONS
+from pipelines.sources.pattern import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +38,8 @@ def places_of(settings: Settings) -> dict[str, Place]:
     found = {}
     for name, place in places(settings).items():
         stream = settings.streams[name]
-        file = None if place is None else _newest(place)
-        kind = stream.format or ("json" if file is not None and file.suffix in (".jsonl", ".ndjson", ".json") else "")
-        if place is None or (file is not None and kind != "json"):
+        file = None if place is None or MARK in stream.source else _newest(place)
+        if place is None or MARK in stream.source or (file is not None and not _takes_lines(file, stream.format)):
             raise NotImplementedYet(
                 f"[streams.{name}] source = '{stream.source}': probes are appended to local files of JSON lines only",
                 hint="watch `headrace status`: freshness_s is there for every source",
@@ -52,6 +54,11 @@ def places_of(settings: Settings) -> dict[str, Place]:
             )
         found[name] = Place(file, recent)
     return found
+
+
+def _takes_lines(file: Path, format: str) -> bool:  # noqa: A002  (the word of the settings)
+    ending = file.suffix.lstrip(".").lower()
+    return ending not in COMPRESSIONS and (format or FORMATS.get(ending)) == "json"
 
 
 def _newest(place: Path) -> Path | None:

@@ -1,11 +1,12 @@
 """A sample of a file or folder of events, typed as Arrow reads them: what `headrace init` looks at.
 
 Lines that do not parse, and values of another type than nine of ten in their column, are passed over here (the pipeline
-keeps them in quarantine).
+keeps them in quarantine), and so are files that are broken, if there is one that is not.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,72 +14,80 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import SourceError, SourceVanished
+from headrace.errors import SettingsError, SourceError, SourceVanished
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from pipelines.sources.base import Block, Lines
 
 ROWS = 50_000
 BYTES = 32 * 2**20
 MOST = 0.9
 NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
-READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 
 
-def sample_of(source: Path) -> pa.Table:
+def sample_of(source: str, format: str = "") -> pa.Table:  # noqa: A002  (the word of the settings)
     """About the first 50,000 events. SourceVanished, SourceError (not a kind of file that is read, or broken)."""
-    file = _first_file(source)
-    kind = READERS.get(file.suffix.lower())
-    if kind is None:
+    from pipelines.sources.base import Broken, Lines, Rows
+
+    tables, broken, rows = [], "", 0
+    for block in _blocks(source, format):
+        broken = block.file if isinstance(block, Broken) else broken
+        if isinstance(block, Lines):
+            tables.append(_json(block.data) if block.header is None else _csv(block))
+        elif isinstance(block, Rows):
+            tables.append(block.table)
+        rows = sum(table.num_rows for table in tables)
+        if rows >= ROWS:
+            break
+    if broken and not rows:
         raise SourceError(
-            f"{file}: the ending {file.suffix!r} is not one that headrace reads",
-            hint=f"events come as {', '.join(READERS)}",
-            file=str(file),
-        )
-    try:
-        table = {"parquet": _parquet, "csv": _csv, "json": _json}[kind](file)
-    except (pa.ArrowInvalid, OSError) as broken:
-        raise SourceError(
-            f"{file} cannot be read as {kind}: {str(broken).splitlines()[0]}",
+            f"{source} cannot be read as the ending of {broken} says",
             hint="is its ending right, and is it whole?",
-            file=str(file),
-        ) from broken
-    if not table.num_rows:
-        raise SourceError(f"{file} has no event that can be read", hint="name another file with --from", file=str(file))
-    return table
+            file=broken,
+        )
+    if not rows:
+        raise SourceError(f"{source} has no event that can be read", hint="name another file with --from", file=source)
+    tables = [table for table in tables if table.num_rows]
+    try:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError:  # pieces that disagree on a type: the first one says it
+        whole = tables[0]
+    return whole.slice(0, ROWS).combine_chunks()
 
 
-def _first_file(source: Path) -> Path:
-    if not source.exists():
-        raise SourceVanished(f"there is no {source}", hint="name a file or folder of events with --from", path=source)
-    if source.is_file():
-        return source
-    files = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith((".", "_")))
-    if not files:
-        raise SourceVanished(f"the folder {source} is empty", hint="name one with files of events", path=source)
-    return files[0]
+def _blocks(source: str, format: str) -> Iterator[Block]:  # noqa: A002
+    """The pieces of a source, in order, up to about `BYTES`."""
+    from pipelines.sources.pattern import source_of
+
+    try:
+        opened = source_of(source, format)
+        for partition in opened.partitions():
+            start = opened.first(partition)
+            reach = opened.reach(partition, start, None, max_bytes=BYTES, drain=True)
+            if reach is None:
+                raise SourceError(f"{source} cannot be read at present", hint="is its store reachable?", file=source)
+            if reach.position == start:
+                raise SourceVanished(f"{source} is empty", hint="name one with events", path=source)
+            for span in opened.spans(partition, start, reach.position, reach.identity):
+                yield opened.read(span)
+    except SourceVanished as error:
+        raise SourceVanished(error.message, hint="name a file or folder of events", path=source) from error
+    except SettingsError as error:
+        raise SourceError(error.message, hint="rename the file, for example to events.jsonl; " + error.hint) from error
 
 
-def _parquet(file: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as whole:
-        batches = []
-        for batch in whole.iter_batches(ROWS):
-            batches.append(batch)
-            if sum(one.num_rows for one in batches) >= ROWS:
-                break
-        return pa.Table.from_batches(batches, schema=whole.schema_arrow)
-
-
-def _csv(file: Path) -> pa.Table:
+def _csv(block: Lines) -> pa.Table:
     from pyarrow import csv
 
+    names = list(block.header or ())
+    if not block.data.strip() or not names:
+        return pa.table({})
     parse = csv.ParseOptions(invalid_row_handler=lambda _: "skip")
     convert = csv.ConvertOptions(strings_can_be_null=True)
-    read = csv.ReadOptions(block_size=BYTES)
-    with csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
-        table = pa.Table.from_batches([reader.read_next_batch()]).slice(0, ROWS)
+    read = csv.ReadOptions(block_size=BYTES, column_names=names)
+    table = csv.read_csv(io.BytesIO(block.data), read_options=read, parse_options=parse, convert_options=convert)
     return pa.table({name: _numbers(table.column(name).combine_chunks()) for name in table.column_names})
 
 
@@ -97,16 +106,15 @@ def _numbers(column: pa.Array) -> pa.Array:
         return kept.cast(pa.float64())
 
 
-def _json(file: Path) -> pa.Table:
-    with file.open("rb") as lines:
-        rows: list[dict[str, Any]] = []
-        for line in lines.readlines(BYTES)[:ROWS]:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
+def _json(data: bytes) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for line in data.split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 

@@ -19,10 +19,14 @@ NOW_UNKNOWN_US = 1 << 62
 
 
 def places(settings: Settings) -> dict[str, Path | None]:
-    """Where each stream's source is; None = not a local file or folder."""
+    """Where each stream's source is (of a pattern: the folder that is listed); None = not a local file or folder."""
+    from pipelines.sources.pattern import MARK
+
     found: dict[str, Path | None] = {}
     for name, stream in settings.streams.items():
         source = stream.source.removeprefix("file://")
+        if MARK in source:
+            source = source.split(MARK)[0].rpartition("/")[0] or "."
         found[name] = Path(source) if "://" not in source else None
     return found
 

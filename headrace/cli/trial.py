@@ -188,7 +188,11 @@ def _columns(settings: Settings, stream: str) -> dict[str, Any]:
     """What a local source holds, columns and fields of objects."""
     place = places(settings)[stream]
     try:
-        return dict(look_at(sample_of(place))) if place is not None else {}
+        return (
+            dict(look_at(sample_of(settings.streams[stream].source, settings.streams[stream].format)))
+            if place is not None
+            else {}
+        )
     except SourceError:
         return {}
 

@@ -27,10 +27,6 @@ def _scheme(*schemes: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value.partition(":")[0].lower() in schemes
 
 
-def _ends(*endings: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value.lower().endswith(endings)
-
-
 @dataclass(frozen=True)
 class Later:
     """A setting (`*` stands for any name), the values that are refused, what is missing, and what to do now."""
@@ -51,18 +47,6 @@ LATER: Final = (
         "reading from message queues, HTTP and databases",
         "write the events to a file or a folder (JSON lines, CSV, Parquet) and name that",
         _scheme("kafka", "kinesis", "http", "https", "sql", "postgresql", "postgres", "mysql", "sqlite", "pubsub"),
-    ),
-    Later(
-        ("streams", "*", "source"),
-        "reading compressed text, Avro and Arrow files",
-        "write JSON lines, CSV or Parquet",
-        _ends(".gz", ".gzip", ".zst", ".avro", ".arrow", ".ipc", ".feather"),
-    ),
-    Later(
-        ("streams", "*", "format"),
-        "this format",
-        'use "json" (lines), "csv" or "parquet"',
-        _one_of("avro", "arrow", "ipc", "feather", "gzip", "zstd"),
     ),
     Later(
         ("label", "late_positives"),

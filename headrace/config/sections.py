@@ -61,7 +61,7 @@ class StreamSettings(Section):
     """`[streams.<name>]`: where events come from, what joins them, when they happened."""
 
     source: Text
-    format: Literal["", "json", "csv", "parquet"] = ""  # "" = as the name of the file says
+    format: Literal["", "json", "csv", "parquet", "arrow", "avro"] = ""  # "" = as the name of the file says
     where: dict[str, Scalar] = Field(default_factory=dict)  # only events with these values
     id: Text
     time: Text

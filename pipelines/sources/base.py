@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["Block", "Lines", "Reach", "Rows", "Source", "Span"]
+__all__ = ["Block", "Broken", "Lines", "Reach", "Rows", "Source", "Span"]
 
 SPAN_BYTES = 4 << 20
 
@@ -72,7 +72,17 @@ class Rows:
     start: int
 
 
-Block = Lines | Rows
+@dataclass(frozen=True)
+class Broken:
+    """A file, or a piece of one from `start`, that its format cannot read. `raw`: first bytes; `size`: of the file."""
+
+    file: str
+    start: int
+    raw: bytes
+    size: int
+
+
+Block = Lines | Rows | Broken
 
 
 class Source(Protocol):

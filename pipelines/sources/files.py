@@ -1,13 +1,15 @@
-"""Files and folders of events, on any fsspec URL: JSON lines, CSV, Parquet; growing files and new files in a folder.
+"""Files and folders of events, on any fsspec URL; growing files and new files in a folder.
+
+JSON lines and CSV, plain or in gzip or zstd; Parquet, Arrow IPC, Avro.
 
 One partition, `files`. Position {"file": name, "offset": bytes or rows}, in name order; names are relative to the
 folder. Names or folders that start with `.` or `_` are ignored.
 
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
-    Parquet    exists once its footer verifies; the offset is a row
-    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a Parquet
-               file: the first 4096), "passed": {name: size} of the files that this range left behind, "recent": of
-               files left behind since the aside, "gone": [names in the aside that were deleted since]}
+    others     exist once they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of unpacked text
+    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a file that
+               is read as a whole: the first 4096), "passed": {name: size} of the files that this range left behind,
+               "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
     aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
 
 Together they name the files behind the cursor that still exist. A new, grown or shrunk one stops the partition; a
@@ -33,30 +35,42 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
+from pipelines.sources.arrow import ArrowFiles
 from pipelines.sources.base import Block, Reach, Span
 from pipelines.sources.lines import LineFiles
+from pipelines.sources.packed import COMPRESSIONS, PackedLines
 from pipelines.sources.parquet import ParquetFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from pipelines.sources.whole import WholeFiles
+
 __all__ = ["FileSource", "format_of"]
 
 PARTITION = "files"
+TEXT = ("json", "csv")
 HASH_BYTES = 4096
 RECENT = 64
 ASKED = 1000
 NOTHING: Mapping[str, int] = {}
-FORMATS = {"json": "json", "jsonl": "json", "ndjson": "json", "csv": "csv", "parquet": "parquet", "pq": "parquet"}
+FORMATS = {
+    **dict.fromkeys(["json", "jsonl", "ndjson"], "json"),
+    "csv": "csv",
+    **dict.fromkeys(["parquet", "pq"], "parquet"),
+    **dict.fromkeys(["arrow", "arrows", "feather", "ipc"], "arrow"),
+    "avro": "avro",
+}
 
 
 class FileSource:
-    """A file, or all files of a folder, as one partition. `format`: json, csv, parquet, or "" = from the name."""
+    """A file, or all files of a folder, as one partition. `format`: a value of FORMATS, or "" = from the name."""
 
     def __init__(self, url: str, format: str = "") -> None:  # noqa: A002  (the word of the settings)
         self.url = url
         self.format = format
         self._turn: int | None = None
+        self._readers: dict[str, LineFiles | WholeFiles] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FileSource, (self.url, self.format)
@@ -72,10 +86,28 @@ class FileSource:
         return self.url.endswith("/") or fs.isdir(path)
 
     @cached_property
-    def _files(self) -> LineFiles | ParquetFiles:
-        fs, path = self._place
-        kind = self.format or format_of(next(iter(self._sizes()), path) if self._folder else path)
-        return ParquetFiles(fs) if kind == "parquet" else LineFiles(fs, csv=kind == "csv")
+    def _kind(self) -> str:
+        """What the text or the rows are; all files of a folder alike, each compressed or not as its name says."""
+        _, path = self._place
+        return self.format or format_of(next(iter(self._sizes()), path) if self._folder else path)
+
+    def _files(self, name: str) -> LineFiles | WholeFiles:
+        """What reads a file."""
+        packed = COMPRESSIONS.get(_ending(name), "") if self._kind in TEXT else ""
+        if packed not in self._readers:
+            self._readers[packed] = self._opened(packed)
+        return self._readers[packed]
+
+    def _opened(self, packed: str) -> LineFiles | WholeFiles:
+        fs, _ = self._place
+        if self._kind == "avro":
+            from pipelines.sources.avro import AvroFiles  # 60 ms that others need not wait for
+
+            return AvroFiles(fs)
+        if self._kind not in TEXT:
+            return ArrowFiles(fs) if self._kind == "arrow" else ParquetFiles(fs)
+        csv = self._kind == "csv"
+        return PackedLines(fs, csv=csv, compression=packed) if packed else LineFiles(fs, csv=csv)
 
     def partitions(self) -> Sequence[str]:
         return [PARTITION]
@@ -109,13 +141,13 @@ class FileSource:
         spans: list[Span] = []
         for name in sorted(name for name in {*passed, end["file"]} if name):
             low = start["offset"] if name == start["file"] else 0
-            high = end["offset"] if name == end["file"] else self._files.length(self._path(name), passed[name])
-            spans += self._files.pieces(name, low, high)
+            high = end["offset"] if name == end["file"] else self._files(name).length(self._path(name), passed[name])
+            spans += self._files(name).pieces(name, low, high)
         return spans
 
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block:
         try:
-            return self._files.read(self._path(span.file), span, columns)
+            return self._files(span.file).read(self._path(span.file), span, columns)
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
 
@@ -126,10 +158,10 @@ class FileSource:
         at, total, caught_up = committed, 0, True
         for name in names:
             start = committed["offset"] if name == committed["file"] else 0
-            end = self._files.end(self._path(name), sizes[name], start, final=drain or name != names[-1])
+            end = self._files(name).end(self._path(name), sizes[name], start, final=drain or name != names[-1])
             if end is None:
                 break
-            cut, size = self._files.cut(self._path(name), start, max(start, end), max_bytes - total)
+            cut, size = self._files(name).cut(self._path(name), start, max(start, end), max_bytes - total)
             if at["file"] and at["file"] != name:
                 passed[at["file"]] = sizes[at["file"]]
             at, total = {"file": name, "offset": cut}, total + size
@@ -154,8 +186,8 @@ class FileSource:
             return
         if name not in sizes:
             raise self._vanished(name)
-        size = sizes[name]
-        whole = isinstance(self._files, ParquetFiles)
+        size, unit = sizes[name], self._files(name).unit
+        whole = self._files(name).whole
         if size < (identity["size"] if whole else offset):
             raise SourceTruncated(
                 f"{self._path(name)} has {size} bytes, but {identity['size'] if whole else offset} were read from it",
@@ -165,7 +197,7 @@ class FileSource:
             )
         if (whole and size != identity["size"]) or self._hash(name, offset, size) != identity["hash"]:
             raise SourceChanged(
-                f"{self._path(name)} is another file than the one that was read up to {self._files.unit} {offset}",
+                f"{self._path(name)} is another file than the one that was read up to {unit} {offset}",
                 hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new"
                 " file under its final name, rising with time",
                 file=name,
@@ -222,7 +254,7 @@ class FileSource:
 
     def _hash(self, name: str, offset: int, size: int) -> str:
         fs, _ = self._place
-        length = min(HASH_BYTES, self._files.identity_bytes(offset, size))
+        length = min(HASH_BYTES, self._files(name).identity_bytes(offset, size))
         return hashlib.sha256(fs.cat_file(self._path(name), 0, length) if length else b"").hexdigest()
 
 
@@ -287,17 +319,24 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "_")) or "/." in name or "/_" in name
 
 
-def format_of(name: str) -> str:
-    """Format by the ending of a file's name.
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lstrip(".").lower()
 
-    >>> format_of("logs/clicks.ndjson")
-    'json'
+
+def format_of(name: str) -> str:
+    """Format by the ending of a file's name, without that of its compression.
+
+    >>> format_of("logs/clicks.ndjson"), format_of("clicks.csv.gz"), format_of("clicks.feather")
+    ('json', 'csv', 'arrow')
     """
-    ending = PurePosixPath(name).suffix.lstrip(".").lower()
-    if ending not in FORMATS:
+    ending = _ending(name)
+    if ending in COMPRESSIONS:
+        ending = _ending(PurePosixPath(name).stem)
+    if ending not in FORMATS or (ending != _ending(name) and FORMATS[ending] not in TEXT):
         raise SettingsError(
             f"the format of {name} cannot be told from its name",
-            hint='set `format` of the stream to "json" (lines), "csv" or "parquet"',
+            hint='set `format` of the stream to "json" (lines), "csv", "parquet", "arrow" or "avro"; lines may be'
+            " compressed (.jsonl.gz, .csv.zst), the others compress by themselves",
             name=name,
         )
     return FORMATS[ending]

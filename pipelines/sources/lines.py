@@ -26,6 +26,7 @@ class LineFiles:
     """JSON lines (`csv=False`) or CSV with one header line per file, on any fsspec file system."""
 
     unit = "byte"
+    whole = False
 
     def __init__(self, fs: Any, *, csv: bool) -> None:
         self.fs = fs

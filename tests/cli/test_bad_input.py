@@ -227,9 +227,9 @@ def test_init_does_not_overwrite(folder: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("nowhere.parquet", None, "there is no nowhere.parquet"),
+        ("nowhere.parquet", None, "nowhere.parquet is not there"),
         ("events.xlsx", "x", ".xlsx"),
-        ("broken.parquet", "PAR1", "cannot be read as parquet"),
+        ("broken.parquet", "PAR1", "cannot be read as the ending of broken.parquet says"),
         ("empty.jsonl", "", "has no event"),
     ],
 )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+from formats import WAYS
+
 from headrace.cli.sample import sample_of
+from headrace.errors import SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +19,7 @@ def test_odd_json_lines_and_values_are_passed_over(tmp_path: Path) -> None:
     good = [json.dumps({"at": i, "user": {"age": i / 2}, "tags": ["a"]}) for i in range(100)]
     odd = ["garbage", '{"at":', "{}", '{"at": "x", "user": {"age": "old"}, "tags": 3}', '{"user": "u"}', "[1]"]
     (tmp_path / "events.jsonl").write_text("\n".join(good + odd) + "\n")
-    table = sample_of(tmp_path / "events.jsonl")
+    table = sample_of(str(tmp_path / "events.jsonl"))
     assert str(table.schema.field("at").type) == "int64"
     assert str(table.schema.field("user").type) == "struct<age: double>"
     assert str(table.schema.field("tags").type) == "list<item: string>"
@@ -25,12 +29,36 @@ def test_odd_json_lines_and_values_are_passed_over(tmp_path: Path) -> None:
 
 def test_values_of_no_prevailing_type_are_text(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text("".join(json.dumps({"x": [i, f"v{i}"][i % 2]}) + "\n" for i in range(10)))
-    assert str(sample_of(tmp_path / "events.jsonl").schema.field("x").type) == "string"
+    assert str(sample_of(str(tmp_path / "events.jsonl")).schema.field("x").type) == "string"
 
 
 def test_odd_fields_do_not_make_numbers_text(tmp_path: Path) -> None:
     lines = ["id,price,name", *(f"{i},{i / 4},n{i}" for i in range(100)), "x,cheap,n", "1,2", "7,,n"]
     (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
-    table = sample_of(tmp_path / "events.csv")
+    table = sample_of(str(tmp_path / "events.csv"))
     assert [str(kind) for kind in table.schema.types] == ["int64", "double", "string"]
     assert (table["id"].null_count, table["price"].null_count) == (1, 2)
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_every_format_is_looked_at(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WAYS[name]([{"id": f"e{i}", "at": i, "x": i / 2} for i in range(50)]))
+    for source in (tmp_path, tmp_path / name):
+        table = sample_of(str(source))
+        assert table.num_rows == 50
+        assert [str(kind) for kind in table.select(["id", "at", "x"]).schema.types] == ["string", "int64", "double"]
+
+
+def test_a_broken_file_is_passed_over_if_there_is_another(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SourceError, match=r"cannot be read as the ending of a\.parquet"):
+        sample_of(str(tmp_path))
+    (tmp_path / "b.parquet").write_bytes(WAYS["a.parquet"]([{"id": "e"}]))
+    assert sample_of(str(tmp_path)).num_rows == 1
+
+
+def test_a_pattern_is_looked_at(tmp_path: Path) -> None:
+    for host in "ab":
+        (tmp_path / host).mkdir()
+        (tmp_path / host / "x.jsonl").write_text('{"id": 1}\n')
+    assert sample_of(f"{tmp_path}/{{p}}/").num_rows == 2

@@ -156,8 +156,6 @@ def test_mistakes_are_named(old: str, new: str, message: str, hint: str) -> None
     ("old", "new", "message"),
     [
         ('"events.jsonl"', '"kafka://host/topic"', "source = 'kafka://host/topic': reading from message queues"),
-        ('"events.jsonl"', '"events.jsonl.gz"', "reading compressed text, Avro and Arrow files"),
-        ('id = "request_id"', 'id = "request_id"\nformat = "avro"', "format = 'avro': this format"),
         ("[label]", "[train]\non_drift = true\n[label]", "[train] on_drift = True: this trigger"),
         ("[label]", "[gate]\nshift = 3\n[label]", "[gate] shift = 3: this rule of the gate"),
         ("[label]", '[model]\nkind = "deepfm"\n[label]', "[model] kind = 'deepfm': this model"),

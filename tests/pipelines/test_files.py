@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
+from headrace.errors import SettingsError, SourceChanged, SourceTruncated, SourceVanished
 from pipelines.sources import files as files_module
 from pipelines.sources import lines as lines_module
 from pipelines.sources.base import Rows
@@ -142,13 +142,6 @@ def test_columns_are_projected(tmp_path):
     reach = source.reach("files", source.first("files"), None, max_bytes=BIG, drain=False)
     (span,) = source.spans("files", source.first("files"), reach.position, reach.identity)
     assert source.read(span, {"id"}).table.column_names == ["id"]
-
-
-def test_a_broken_parquet_file_stops_a_drain(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1 no footer")
-    assert Reader(tmp_path).tick().size == 0
-    with pytest.raises(SourceError, match=r"a\.parquet is no complete Parquet file"):
-        Reader(tmp_path).tick(drain=True)
 
 
 def started(tmp_path, text=b"one\ntwo\n"):

@@ -1,0 +1,94 @@
+"""Folders or files that are read side by side: `{p}` in a source stands for the name of a partition.
+
+    logs/{p}/            a folder per partition, such as one per host that writes
+    logs/{p}.jsonl       a file per partition
+    logs/day={p}/x.csv   any part of one name
+
+Each partition is a source of its own, with its own cursor and watermark, so its files need no order among others'.
+Names that start with `.` or `_` are ignored; a new name is a new partition, which joins at the watermark of the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from headrace.errors import SettingsError, SourceVanished
+from pipelines.sources.files import FileSource
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from pipelines.sources.base import Block, Reach, Source, Span
+
+__all__ = ["MARK", "PatternSource", "source_of"]
+
+MARK = "{p}"
+INNER = "files"
+
+
+def source_of(url: str, format: str = "") -> Source:  # noqa: A002  (the word of the settings)
+    """The source that a URL of the settings names."""
+    return PatternSource(url, format) if MARK in url else FileSource(url, format)
+
+
+class PatternSource:
+    """Partitions by name. SettingsError where `{p}` stands more than once."""
+
+    def __init__(self, url: str, format: str = "") -> None:  # noqa: A002  (the word of the settings)
+        if url.count(MARK) != 1:
+            raise SettingsError(
+                f"source = {url!r} has {MARK} {url.count(MARK)} times",
+                hint=f"{MARK} stands for the one part of a path that names the partition: logs/{MARK}/",
+            )
+        self.url = url
+        self.format = format
+        self._sources: dict[str, FileSource] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PatternSource, (self.url, self.format)
+
+    @cached_property
+    def _names(self) -> tuple[str, str, str]:
+        """(folder that is listed, what names begin with, what they end with)."""
+        before, after = self.url.split(MARK)
+        folder, _, prefix = before.rpartition("/")
+        return folder or ".", prefix, after.partition("/")[0]
+
+    def partitions(self) -> Sequence[str]:
+        folder, prefix, suffix = self._names
+        fs, path = fsspec.core.url_to_fs(folder, use_listings_cache=False, skip_instance_cache=True)
+        if not fs.isdir(path):
+            raise SourceVanished(
+                f"there is no folder {folder}", hint="correct `source`, or make the folder", path=folder
+            )
+        names = [str(full).rstrip("/").rpartition("/")[2] for full in fs.ls(path, detail=False)]
+        fits = [name for name in names if name[0] not in "._" and name.startswith(prefix) and name.endswith(suffix)]
+        cut = len(prefix), len(suffix)
+        return sorted(name[cut[0] : len(name) - cut[1]] for name in fits if len(name) > sum(cut))
+
+    def first(self, partition: str) -> dict[str, Any]:
+        return self._of(partition).first(INNER)
+
+    def reach(
+        self, partition: str, committed: Any, identity: Any, *, max_bytes: int, drain: bool, aside: Any = None
+    ) -> Reach | None:
+        source = self._of(partition)
+        return source.reach(INNER, committed, identity, max_bytes=max_bytes, drain=drain, aside=aside)
+
+    def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]:
+        pieces = self._of(partition).spans(INNER, start, end, identity)
+        return [replace(piece, file=f"{partition}/{piece.file}") for piece in pieces]
+
+    def read(self, span: Span, columns: Collection[str] | None = None) -> Block:
+        partition, _, file = span.file.partition("/")
+        block = self._of(partition).read(replace(span, file=file), columns)
+        return replace(block, file=span.file)
+
+    def _of(self, partition: str) -> FileSource:
+        if partition not in self._sources:
+            self._sources[partition] = FileSource(self.url.replace(MARK, partition), self.format)
+        return self._sources[partition]

@@ -1,0 +1,147 @@
+"""Files that exist once they are whole and never change after that: what all such formats share.
+
+A file is whole when its format can be read to the end (`measure`). Until then the last file of a folder is waited for:
+it may be being written. One that is still not whole once a later file exists, or on drain, is broken: it counts as one
+unit, and reading it gives a `Broken` block, which goes to quarantine as one refused event. So does a piece of a whole
+file whose bytes turn out to be damaged. Its neighbours never notice.
+
+A failure counts as broken only when it repeats on the bytes in memory: a store that does not answer is an outage.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from headrace.errors import HeadraceError
+from pipelines.sources.base import Block, Broken, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+__all__ = ["Measure", "NotWhole", "RowFiles", "WholeFiles"]
+
+KNOWN = 1024  # measures kept; a source may live through many more files
+RAW_BYTES = 4096
+SPAN_ROWS = 1 << 16
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a whole file holds: units (rows, or bytes of unpacked text), and about how many bytes they take."""
+
+    units: int
+    size_bytes: int
+
+
+class NotWhole(Exception):
+    """The bytes, all of them, cannot be read as the format says."""
+
+
+class WholeFiles(ABC):
+    """One format on any fsspec file system. A format says `measure`, `cut`, `pieces` and `take`."""
+
+    unit: str
+    whole = True
+
+    def __init__(self, fs: Any) -> None:
+        self.fs = fs
+        self._measures: dict[tuple[str, int], Measure] = {}
+
+    @abstractmethod
+    def measure(self, stream: IO[bytes]) -> Measure:
+        """Of a whole file; raises anything where it is not."""
+
+    @abstractmethod
+    def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Block:
+        """One piece of a whole file; raises anything where it is damaged."""
+
+    @abstractmethod
+    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]: ...
+
+    @abstractmethod
+    def pieces(self, file: str, low: int, high: int) -> list[Span]: ...
+
+    def end(self, path: str, size: int, start: int, *, final: bool) -> int | None:  # noqa: ARG002  (text has tails)
+        """Units of the file, 1 if it is broken; None while it may be being written."""
+        try:
+            return self.measured(path, size, sure=final).units
+        except NotWhole:
+            return 1 if final else None
+
+    def length(self, path: str, size: int) -> int:
+        """Units of a file that was left behind."""
+        try:
+            return self.measured(path, size).units
+        except NotWhole:
+            return 1
+
+    def identity_bytes(self, offset: int, size: int) -> int:  # noqa: ARG002  (such a file is read as a whole)
+        return size
+
+    def read(self, path: str, span: Span, columns: Collection[str] | None) -> Block:
+        size = int(self.fs.size(path))
+        try:
+            self.measured(path, size)
+            return self._surely(path, lambda stream: self.take(path, stream, span, columns))
+        except NotWhole:
+            raw = self.fs.cat_file(path, 0, min(size, RAW_BYTES)) if size and span.start == 0 else b""
+            return Broken(span.file, span.start, raw, size)
+
+    def measured(self, path: str, size: int, *, sure: bool = True) -> Measure:
+        """The measure of a file. NotWhole, of which one may only be `sure` after a second look."""
+        if not size:
+            raise NotWhole
+        key = (path, size)
+        if key not in self._measures:
+            self._measures[key] = self._surely(path, self.measure) if sure else self._once(path, self.measure)
+            if len(self._measures) > KNOWN:
+                self._measures.pop(next(iter(self._measures)))
+        return self._measures[key]
+
+    def _once(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
+        try:
+            with self.fs.open(path, "rb") as stream:
+                return attempt(stream)
+        except (FileNotFoundError, PermissionError, MemoryError, HeadraceError):
+            raise
+        except Exception as error:  # decoders raise anything on bytes that they do not expect
+            raise NotWhole from error
+
+    def _surely(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
+        try:
+            return self._once(path, attempt)
+        except NotWhole:
+            data = self.fs.cat_file(path)  # OSError: the store fails, not the file
+        try:
+            return attempt(io.BytesIO(data))
+        except (MemoryError, HeadraceError):
+            raise
+        except Exception as error:
+            raise NotWhole from error
+
+
+class RowFiles(WholeFiles):
+    """Formats whose unit is a row."""
+
+    unit = "row"
+
+    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]:
+        """(row, bytes): about `max_bytes` from row `start`; at least one row."""
+        if start >= end:
+            return start, 0
+        size = int(self.fs.size(path))
+        try:
+            measure = self.measured(path, size)
+        except NotWhole:
+            return end, max(1, size)
+        per_row = max(1, measure.size_bytes // max(1, measure.units))
+        at = min(end, start + max(1, max_bytes // per_row))
+        return at, (at - start) * per_row
+
+    def pieces(self, file: str, low: int, high: int) -> list[Span]:
+        return [Span(file, at, min(at + SPAN_ROWS, high), low, high) for at in range(low, high, SPAN_ROWS)]

@@ -1,0 +1,75 @@
+"""The same rows as a file of every format that is read; values are text, whole numbers, numbers or None."""
+
+import gzip
+import io
+import json
+
+import fastavro
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+
+def lines(rows):
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def csv(rows):
+    lines = [
+        ",".join(rows[0]),
+        *(",".join("" if value is None else str(value) for value in row.values()) for row in rows),
+    ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def packed(data, kind):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, kind) as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def parquet(rows):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=300, write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def arrow_file(rows):
+    sink = pa.BufferOutputStream()
+    feather.write_feather(pa.Table.from_pylist(rows), sink, compression="zstd", chunksize=300)
+    return sink.getvalue().to_pybytes()
+
+
+def arrow_stream(rows):
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=300)
+    return sink.getvalue().to_pybytes()
+
+
+def avro(rows, codec="deflate"):
+    kinds = {str: "string", int: "long", float: "double"}
+    values = {name: next(row[name] for row in rows if row[name] is not None) for name in rows[0]}
+    fields = [{"name": name, "type": ["null", kinds[type(value)]]} for name, value in values.items()]
+    schema = {"type": "record", "name": "Event", "fields": fields}
+    sink = io.BytesIO()
+    fastavro.writer(sink, schema, rows, codec=codec, sync_interval=4_000)
+    return sink.getvalue()
+
+
+WAYS = {
+    "a.jsonl": lines,
+    "a.csv": csv,
+    "a.jsonl.gz": lambda rows: gzip.compress(lines(rows)),
+    "a.json.gzip": lambda rows: gzip.compress(lines(rows[:10])) + gzip.compress(lines(rows[10:])),
+    "a.jsonl.zst": lambda rows: packed(lines(rows), "zstd"),
+    "a.csv.gz": lambda rows: gzip.compress(csv(rows)),
+    "a.csv.zst": lambda rows: packed(csv(rows), "zstd"),
+    "a.parquet": parquet,
+    "a.feather": arrow_file,
+    "a.arrow": arrow_file,
+    "a.arrows": arrow_stream,
+    "a.avro": avro,
+}
