@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo flights test check slow soak bench protos lock clean
+.PHONY: help install install-dev demo flights test check slow soak bench protos docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench: install-dev  ## every benchmark; writes benchmarks/results
 
 protos: install-dev  ## compile protos/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/*.proto
+
+docs: install-dev  ## write the pages of docs/ that are made of the code
+	$(BIN)/python docs/generate.py
 
 lock:  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra flights pyproject.toml -o requirements.lock

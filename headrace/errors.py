@@ -41,7 +41,8 @@
         └── PortInUse            serving.port_in_use
 
 Each carries what is needed to find the thing (`context`) and, where there is something to do, a `hint`: what to run or
-change next. An error is raised, never logged and passed over.
+change next. An error is raised, never logged and passed over. The docstring of each class says what happened and, after
+`Next:`, what to do in general: `docs/troubleshooting.md` is made of them.
 """
 
 from __future__ import annotations
@@ -75,160 +76,348 @@ def _rebuild(kind: type[HeadraceError], message: str, hint: str, context: dict[s
 
 
 class SettingsError(HeadraceError):
+    """A setting or an option is missing, unknown or cannot be right.
+
+    Next: correct the named place; `headrace config check` tries the whole file on your events.
+    """
+
     code = "config.invalid"
     exit_code = 2
 
 
 class NotImplementedYet(SettingsError):
+    """A setting of the design that this headrace does not have yet.
+
+    Next: use what the message offers instead, or remove the setting.
+    """
+
     code = "config.not_implemented"
 
 
 class StoreError(HeadraceError):
+    """The place where logs and files live does not do what it should.
+
+    Next: look at the path in the message; `headrace doctor` tries the store.
+    """
+
     code = "store.failed"
 
 
 class NotFound(StoreError):
+    """A file that should be in the store is not there.
+
+    Next: check `loop.root`; a file that a record names and that is gone must come back from a copy.
+    """
+
     code = "store.not_found"
 
 
 class Exists(StoreError):
+    """A new file was to be written under a name that is taken.
+
+    Next: nothing was overwritten; run the command again, and if it repeats, see whether a second process writes there.
+    """
+
     code = "store.exists"
 
 
 class Ambiguous(StoreError):
+    """The store gave no answer to a write: it may have happened.
+
+    Next: wait until the store answers and run the command again; what was written is recognised.
+    """
+
     code = "store.ambiguous"
 
 
 class StoreFull(StoreError):
+    """No space is left, a size limit is reached, or writing is not permitted.
+
+    Next: free space or give the right to write; running stages wait and go on by themselves.
+    """
+
     code = "store.full"
 
 
 class StoreRefused(StoreError):
+    """The store cannot keep what headrace promises, or a path in it is not a plain one.
+
+    Next: use a local folder or an object store with conditional writes for `loop.root`.
+    """
+
     code = "store.refused"
 
 
 class LogError(HeadraceError):
+    """A log cannot be read or continued.
+
+    Next: `headrace log verify` says which record.
+    """
+
     code = "log.failed"
 
 
 class DamagedFile(LogError):
+    """The bytes of a file or record do not have the hash that the log names.
+
+    Next: restore that file from a copy; `headrace log verify --deep` finds all of them. Nothing damaged is ever used.
+    """
+
     code = "log.damaged"
     exit_code = 4
 
 
 class NewerFormat(LogError):
+    """A newer headrace wrote this.
+
+    Next: upgrade headrace here; a server keeps what it serves meanwhile.
+    """
+
     code = "log.newer"
 
 
 class LostRace(LogError):
-    """Another writer committed the record; `context["winner"]` is its entry."""
+    """Another writer committed the record first; `context` has its entry as `winner`.
+
+    Next: nothing is lost; run the command again. See `headrace status` for who else writes.
+    """
 
     code = "log.lost_race"
 
 
 class LogRewritten(LogError):
+    """A record that was read before is gone or has other bytes: the log was restored or replaced.
+
+    Next: if you restored it on purpose, start the process again; if not, find out who did.
+    """
+
     code = "log.rewritten"
     exit_code = 4
 
 
 class Busy(LogError):
+    """A living process of the same kind has the role.
+
+    Next: `headrace status` says which; stop it (`headrace down`), or let it work.
+    """
+
     code = "log.busy"
 
 
 class SourceError(HeadraceError):
+    """Events cannot be read.
+
+    Next: see the file in the message: its rights, its place, its format.
+    """
+
     code = "source.failed"
 
 
 class SourceVanished(SourceError):
+    """The source, or a file that is being read, is not there.
+
+    Next: correct `source`, or put the file back: a file may go only once a later one is being read.
+    """
+
     code = "source.vanished"
 
 
 class SourceChanged(SourceError):
+    """Another file than the one that was read lies there, or one changed behind the cursor.
+
+    Next: put it back as it was; write new events under names that sort after those already read.
+    """
+
     code = "source.changed"
 
 
 class SourceTruncated(SourceError):
+    """A file is shorter than what was read of it.
+
+    Next: put it back as it was; write new events under a new name instead of truncating.
+    """
+
     code = "source.truncated"
 
 
 class MissingLibrary(SourceError):
+    """A library that this kind of source or store needs is not installed.
+
+    Next: install the extra that the message names.
+    """
+
     code = "source.library"
 
 
 class EventError(HeadraceError):
+    """What stands in the events does not fit the settings.
+
+    Next: `headrace config check` shows which events and values.
+    """
+
     code = "event.failed"
 
 
 class MissingFeature(EventError):
+    """No event has a feature, or a request leaves one out.
+
+    Next: correct `column` or `path` of the feature; a request names every feature, `name=` for a missing value.
+    """
+
     code = "event.missing_feature"
 
 
 class WrongType(EventError):
+    """A column has a type that its feature, id or label cannot take.
+
+    Next: choose another kind for the feature, or write the column as the message says.
+    """
+
     code = "event.wrong_type"
 
 
 class TooManyInvalid(EventError):
+    """So many events of a tick were refused that the settings must be wrong. Nothing was committed.
+
+    Next: `headrace config check` names reasons and values; correct [streams], or raise `pipeline.quarantine_stop`.
+    """
+
     code = "event.too_many_invalid"
 
 
 class AccountingError(HeadraceError):
+    """The sums of a record do not hold. Nothing was committed.
+
+    Next: this is a defect of headrace: please report it with the message.
+    """
+
     code = "accounting.broken"
 
 
 class LineageError(HeadraceError):
+    """A label would have been learned from before it was known.
+
+    Next: this is a defect of headrace: please report it with the message.
+    """
+
     code = "lineage.leak"
 
 
 class InvalidTarget(HeadraceError):
+    """A version that cannot be gone back to, pinned or shown, or a shard that is not held.
+
+    Next: `headrace versions list` and `headrace status` say what there is; `[retention] rollback_s` says how far back.
+    """
+
     code = "version.target"
     exit_code = 2
 
 
 class TrainingError(HeadraceError):
+    """The trainer cannot go on.
+
+    Next: see the message and `logs/trainer.log`; what was published stays served.
+    """
+
     code = "training.failed"
 
 
 class TowerRefused(TrainingError):
+    """The model cannot be served as it was trained.
+
+    Next: use one of the built-in kinds, or make the model smaller.
+    """
+
     code = "training.tower"
 
 
 class GateRefused(TrainingError):
+    """A candidate was held. What is served stays.
+
+    Next: `headrace versions show` has the reasons; look at the shard, then `headrace release` it or leave it held.
+    """
+
     code = "training.gate"
     exit_code = 3
 
 
 class ServingError(HeadraceError):
+    """The server cannot answer.
+
+    Next: `headrace status` says who runs and what is served.
+    """
+
     code = "serving.failed"
 
 
 class UnknownModel(ServingError):
+    """The server has no model of that name.
+
+    Next: leave the model out, or name the one in the message.
+    """
+
     code = "serving.unknown_model"
 
 
 class InvalidRequest(ServingError):
+    """A request that cannot be answered as it is.
+
+    Next: name every feature once, with one value or one per candidate; `headrace predict --help` has examples.
+    """
+
     code = "serving.invalid_request"
     exit_code = 2
 
 
 class NotReady(ServingError):
+    """The server has no version yet, or features of another schema.
+
+    Next: start the loop (`headrace up`); after changed [features], wait for the new lineage or send raw values.
+    """
+
     code = "serving.not_ready"
 
 
 class Overloaded(ServingError):
+    """More calls came at once than the server takes.
+
+    Next: call again after a moment; add a replica (`headrace serve --port …`).
+    """
+
     code = "serving.overloaded"
 
 
 class TooLate(ServingError):
+    """The deadline of a call had passed before it was worked on.
+
+    Next: give calls more time, or send fewer at once.
+    """
+
     code = "serving.too_late"
 
 
 class Draining(ServingError):
+    """The server is ending and takes no new calls.
+
+    Next: call another replica, or again once it is back.
+    """
+
     code = "serving.draining"
 
 
 class Unreachable(ServingError):
+    """Nothing answers at the address.
+
+    Next: start a server (`headrace serve` or `headrace up`), or correct --address.
+    """
+
     code = "serving.unreachable"
 
 
 class PortInUse(ServingError):
+    """Another process has the port.
+
+    Next: stop that process, or set `port` in [serve].
+    """
+
     code = "serving.port_in_use"

@@ -29,6 +29,7 @@ from headrace.cli import (
     up,
     versions,
 )
+from headrace.cli.inspect import command as inspect
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
-COMMANDS = (demo, init, up, control, train, release, serve, predict, track, status, probe, doctor, backtest)
+COMMANDS = (demo, init, inspect, up, control, train, release, serve, predict, track, status, probe, doctor, backtest)
 
 
 def build() -> typer.Typer:

@@ -30,22 +30,27 @@ def check(
     Exit code 4 if the pipeline would stop on them, or would not find what the settings name.
     """
     from headrace.cli import trial
+    from headrace.cli.inspect import report
 
     settings = options.load(config)
-    schema, now_us = settings.schema(), clock.now_us()
+    schema = settings.schema()
     try:
-        tried = {name: trial.try_stream(settings, name, rows, now_us=now_us) for name in settings.streams}
+        found = report.inspect(settings, rows, now_us=clock.now_us())
     except (EventError, SourceError) as wrong:
         terminal.report(wrong, as_json=as_json)
         return terminal.Code.UNHEALTHY
-    ok = all(found.ok for found in tried.values())
+    ok, tried = found.ok, found.sample.trials
     if as_json:
         features = [{"name": feature.name, "kind": feature.kind} for feature in schema.features]
-        streams: dict[str, Any] = {name: found.to_json() for name, found in tried.items()}
-        terminal.show_json({"ok": ok, "schema": schema.fingerprint, "features": features, "streams": streams})
+        streams: dict[str, Any] = {name: one.to_json() for name, one in tried.items()}
+        told = {"labels": found.labels.to_json(), "notes": found.notes}
+        terminal.show_json({"ok": ok, "schema": schema.fingerprint, "features": features, "streams": streams, **told})
         return terminal.Code.OK if ok else terminal.Code.UNHEALTHY
     word = "good" if ok else "not good"
     terminal.show(f"{config}: {word}; {len(schema.features)} features, schema {schema.fingerprint}")
-    for name, found in tried.items():
-        terminal.show(f"{name}: {trial.summary(found, labelled=settings.streams[name].label is not None)}")
+    for name, one in tried.items():
+        terminal.show(f"{name}: {trial.summary(one, labelled=settings.streams[name].label is not None)}")
+    terminal.show("labels: " + "\n  ".join(report.label_words(found.labels, settings)))
+    for note in found.notes:
+        terminal.show(f"LOOK  {note}")
     return terminal.Code.OK if ok else terminal.Code.UNHEALTHY

@@ -18,6 +18,8 @@ from headrace.features import nearest
 from headrace.guess.columns import EARLIEST_S, LATEST_S, PER_S, look_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.config import Settings
     from headrace.features import Feature
     from pipelines.events import Parsed
@@ -66,14 +68,22 @@ class Trial:
         }
 
 
-def try_stream(settings: Settings, name: str, rows: int, *, now_us: int) -> Trial:
-    """Reads about the first `rows` events. MissingFeature for a feature that none of them has."""
+def try_stream(
+    settings: Settings, name: str, rows: int, *, now_us: int, each: Callable[[Parsed], None] | None = None
+) -> Trial:
+    """Reads about the first `rows` events. MissingFeature for a feature that none of them has.
+
+    each: is given what every block gave; where None, its features are encoded only to see that they can be.
+    """
     trial, schema = Trial(name), settings.schema()
     culprits = Culprits(settings, name, places(settings)[name])
     latest_us = now_us + int(settings.pipeline.future_s * clock.SECOND_US)
     for file, found in parsed(settings, name, rows=rows, latest_us=latest_us):
         _count(trial, found)
         _explain(trial, found, culprits, file)
+        if each is not None:
+            each(found)
+            continue
         for events in found.events:
             if "_label" not in events.column_names:
                 schema.encode_features({f.name: plain(events[f.name]) for f in schema.features if f.kind != "cross"})

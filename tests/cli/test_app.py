@@ -15,6 +15,7 @@ from headrace.errors import SettingsError
 COMMANDS = [
     ["demo"],
     ["init"],
+    ["inspect"],
     ["up"],
     ["down"],
     ["rollback"],

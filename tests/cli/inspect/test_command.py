@@ -1,0 +1,83 @@
+"""`headrace inspect` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from headrace.cli.app import run
+
+T0 = 1_700_000_000
+SETTINGS = """
+[loop]
+name = "t"
+[streams.impression]
+source = "shown.jsonl"
+id = "id"
+time = "t"
+time_unit = "s"
+[streams.click]
+source = "clicks.jsonl"
+id = "id"
+time = "at"
+time_unit = "s"
+[label]
+mode = "implicit"
+wait_s = 30
+attribution_s = 600
+[features]
+user = { kind = "id" }
+site = { kind = "category" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    shown = [{"id": f"r{i}", "t": T0 + 60 * i, "user": i % 50, "site": "x"} for i in range(1_000)]
+    text = "".join(json.dumps(one) + "\n" for one in shown)
+    (tmp_path / "shown.jsonl").write_text('{"id": \n' * 10 + text + json.dumps(shown[3]) + "\n")
+    clicks = [{"id": f"r{i}", "at": T0 + 60 * i + (20 if i % 5 else 200)} for i in range(0, 1_000, 2)]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in clicks))
+    return tmp_path
+
+
+def test_words(folder, capsys):
+    assert run(["inspect", "--plot", "look.png"]) == 0
+    text = capsys.readouterr().out
+    assert "refused 10 (malformed)" in text
+    assert "1 impressions come more than once" in text
+    assert "500 of 1,000 impressions have feedback within attribution_s = 600, mean label 50.00%" in text
+    assert "wait_s = 30 catches 80% of positives; 600 catches 100%" in text
+    assert "LOOK  feature 'site' has one value in nearly all events" in text
+    assert (folder / "look.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "loop").exists()
+
+
+def test_json(folder, capsys):
+    assert run(["inspect", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"]
+    assert found["labels"]["join_rate"] == 1.0
+    assert dict(map(tuple, found["labels"]["catches"]))[30] == 0.8
+    assert [one["distinct"] for one in found["features"]] == [50, 1]
+
+
+def test_ids_that_do_not_match_are_noticed(folder, capsys):
+    clicks = (folder / "clicks.jsonl").read_text().replace('"r', '"')
+    (folder / "clicks.jsonl").write_text(clicks)
+    assert run(["inspect"]) == 0
+    assert "only 0% of feedback has its impression: do [streams.impression] id = 'id'" in capsys.readouterr().out
+
+
+def test_what_the_pipeline_would_stop_on(folder, capsys):
+    (folder / "shown.jsonl").write_text("broken\n" * 500 + '{"id": "a", "t": 1700000000, "user": 1, "site": 1}\n')
+    assert run(["inspect"]) == 4
+    assert "the pipeline would stop" in capsys.readouterr().out
+
+
+def test_config_check_says_what_a_wait_catches(folder, capsys):
+    assert run(["config", "check"]) == 0
+    assert "wait_s = 30 catches 80% of positives" in capsys.readouterr().out

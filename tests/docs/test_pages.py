@@ -1,0 +1,71 @@
+"""The pages: made of the code where they say so, commands that exist, links that lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from headrace import errors
+from headrace.cli.app import build
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["metrics.md", "troubleshooting.md"])
+def test_pages_that_are_made_of_the_code_are_fresh(name):
+    assert (ROOT / "docs" / name).read_text() == generator().PAGES[name](), "run `make docs`"
+
+
+def kinds(root):
+    for kind in root.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+@pytest.mark.parametrize("kind", list(kinds(errors.HeadraceError)), ids=lambda kind: kind.code)
+def test_every_error_says_what_happened_and_what_is_next(kind):
+    what, _, following = (kind.__doc__ or "").partition("Next: ")
+    assert what.strip().endswith(".")
+    assert following.strip()
+    assert f"{kind.__name__} " in errors.__doc__
+    assert kind.code in errors.__doc__ or kind.code.split(".")[0] + ".*" in errors.__doc__
+
+
+def commands():
+    """(page, line) of every headrace command in a fenced block, without its comment."""
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.splitlines():
+                command = line.split("#")[0].strip()
+                if command.startswith("headrace "):
+                    yield pytest.param(command, id=f"{page.name}: {command}")
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_every_command_in_the_pages_can_be_parsed(command):
+    words = shlex.split(command)[1:]
+    node, context = get_command(build()), None
+    while hasattr(node, "commands"):
+        context = node.make_context(node.name, words[:1], resilient_parsing=True)
+        node, words = node.commands[words[0]], words[1:]
+    node.make_context(node.name, words, parent=context).close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
