@@ -15,12 +15,16 @@ __all__ = [
     "HOLDS_IN_A_ROW",
     "PREDICTIONS",
     "PREDICT_SECONDS",
+    "PROBLEM",
+    "READY",
+    "RESTARTS",
     "ROWS_LEARNED",
     "SERVED_VERSION",
     "SERVED_WATERMARK",
     "STEP_SECONDS",
     "SWAP_SECONDS",
     "TICK_SECONDS",
+    "TRACKED_VERSION",
     "VERSIONS",
     "WATERMARK",
 ]
@@ -45,3 +49,9 @@ PREDICT_SECONDS: Final = Histogram("headrace_predict_seconds", "Predict inside t
 SWAP_SECONDS: Final = Histogram("headrace_swap_seconds", "From version record read to served.", buckets=_SLOW)
 SERVED_VERSION: Final = Gauge("headrace_served_version", "Version that answers predictions.")
 SERVED_WATERMARK: Final = Gauge("headrace_served_watermark_seconds", "Its watermark, since 1970 UTC.")
+
+TRACKED_VERSION: Final = Gauge("headrace_tracked_version", "Newest version that MLflow shows.")
+
+READY: Final = Gauge("headrace_ready", "1 while the process does its work, as /readyz says.", ["role"])
+PROBLEM: Final = Gauge("headrace_problem", "1 while the process says that something keeps it from it.", ["role"])
+RESTARTS: Final = Gauge("headrace_restarts", "How often `headrace up` has started a process again.", ["role"])

@@ -33,6 +33,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from headrace import metrics
 from headrace.clock import SECOND_US
 from headrace.errors import HeadraceError, LogRewritten, NotFound, TrainingError
 from headrace.log import Cursor, Entry, Follower
@@ -138,6 +139,8 @@ class Tracker:
         except BaseException:
             self._follower = None  # the cursor in MLflow says where to go on
             raise
+        if entries:
+            metrics.TRACKED_VERSION.set(entries[-1].seq)
         return len(entries)
 
     def _polled(self, follower: Follower) -> list[Entry]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace import clock
 from headrace.cli import options, resident, terminal
+from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ def run(
 
         pipeline = Pipeline(loop, settings, beam_args=flags)
         _say_runner(flags)
-        with resident.until_stopped(f"headrace pipeline run -c {config}") as stop:
+        with (
+            resident.until_stopped(f"headrace pipeline run -c {config}") as stop,
+            nullcontext() if once or drain else observed(loop.store, settings, "pipeline"),
+        ):
             pipeline.run(
                 stop=stop,
                 once=once or drain,

@@ -9,6 +9,7 @@ import typer
 
 from headrace import clock
 from headrace.cli import options, resident, terminal
+from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 from headrace.errors import LostRace, StoreError
 
@@ -52,8 +53,9 @@ def serve(
             terminal.say(f"serving {settings.loop.name} on {server.address}; try: headrace predict --help")
             server.wait_until_serving(FIRST_S)
             server.replica.watch(Narrator(server.replica).tell)
-            while not stop():
-                time.sleep(0.1)
+            with observed(loop.store, settings, "server"):
+                while not stop():
+                    time.sleep(0.1)
         finally:
             server.stop()
     return terminal.Code.OK

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli import options, resident, terminal
+from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 
 
@@ -44,7 +45,10 @@ def track(
             else:
                 terminal.show(f"{logged} versions logged to {settings.track.uri}")
             return terminal.Code.OK
-        with resident.until_stopped(f"headrace track -c {config}") as stop:
+        with (
+            resident.until_stopped(f"headrace track -c {config}") as stop,
+            observed(loop.store, settings, "tracker"),
+        ):
             terminal.say(f"following the version log of {settings.loop.root} to {settings.track.uri}")
             tracker.run(stop=stop)
     return terminal.Code.OK

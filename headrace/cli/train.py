@@ -10,6 +10,7 @@ import typer
 from headrace import clock
 from headrace.cli import options, resident, terminal
 from headrace.cli.answer import answered
+from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def train(
         trainer = Trainer(loop, settings)
         _say_lineage(trainer.record, loop.version_log())
         if watch:
-            with resident.until_stopped(f"headrace train --watch -c {config}") as stop:
+            with (
+                resident.until_stopped(f"headrace train --watch -c {config}") as stop,
+                observed(loop.store, settings, "trainer"),
+            ):
                 terminal.say(f"trainer ready; following the shard log of {settings.loop.root}")
                 trainer.run(stop=_telling(trainer, loop.version_log(), stop))
             return terminal.Code.OK

@@ -16,6 +16,7 @@ import typer
 
 from headrace import clock, status
 from headrace.cli import board, options, resident, sources, terminal
+from headrace.cli.observe import observed
 from headrace.cli.status import watched
 from headrace.cli.supervise import Child, stop_all
 
@@ -69,6 +70,7 @@ def up(
         ending.callback(screen, None)
         stage.watch(time.monotonic())  # before the first heartbeat, which says that they start
         ending.enter_context(status.Pulse(loop.store, ROLE, stage.info))
+        ending.enter_context(observed(loop.store, settings, ROLE))
         ending.callback(stop_all, stage.children.values())
         watch(stage, screen, lambda: stop() or (until_s is not None and time.monotonic() >= until_s))
     return terminal.Code.OK

@@ -184,6 +184,12 @@ class RetentionSettings(Section):
     max_bytes: Count | None = None  # a stage stops committing rather than take more
 
 
+class ObserveSettings(Section):
+    """`[observe]`: where each process shows /metrics, /healthz and /readyz, on this machine. None = nowhere."""
+
+    port: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_531)] | None = None  # of the server; + 1 …
+
+
 class TrackSettings(Section):
     """`[track]`: where MLflow is, and the experiment (default: the loop's name)."""
 

@@ -16,6 +16,7 @@ from headrace.config.sections import (
     LoopSettings,
     ModelSettings,
     NotNegative,
+    ObserveSettings,
     PipelineSettings,
     RetentionSettings,
     Section,
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     train: TrainSettings = Field(default_factory=TrainSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
+    observe: ObserveSettings = Field(default_factory=ObserveSettings)
     track: TrackSettings = Field(default_factory=TrackSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     followers: dict[str, NotNegative] = Field(default_factory=dict)  # seconds for which each may be away
