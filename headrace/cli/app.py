@@ -14,6 +14,7 @@ from headrace.cli import (
     control,
     demo,
     doctor,
+    gc,
     init,
     log,
     pipeline,
@@ -40,7 +41,23 @@ _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]  # typer brings its own click: found through its heir
 
 GROUPS = (pipeline, versions, log, quarantine, config)
-COMMANDS = (demo, init, inspect, up, control, train, release, serve, predict, track, status, probe, doctor, backtest)
+COMMANDS = (
+    demo,
+    init,
+    inspect,
+    up,
+    control,
+    train,
+    release,
+    serve,
+    predict,
+    track,
+    status,
+    probe,
+    doctor,
+    gc,
+    backtest,
+)
 
 
 def build() -> typer.Typer:

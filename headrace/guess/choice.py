@@ -86,7 +86,7 @@ def _left_out(column: Column, roles: Roles) -> str:
         return "another time"
     if TIME_NAME.search(column.name) and column.what == "text":
         return "another time"
-    if roles.label is not None and column.what != "list" and _is_outcome(column, roles.label):
+    if roles.outcome is not None and column.what != "list" and _is_outcome(column, roles.outcome):
         return "tells the label almost alone: an outcome?"
     if column.what == "text" and column.distinct > 0.9 * len(column.values) and column.distinct > FEW:
         return "differs in every event"

@@ -35,7 +35,10 @@ NICE_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns with a role. `shown`, `done`: values of `kind` for impressions and feedback."""
+    """The columns with a role. `shown`, `done`: values of `kind` for impressions and feedback.
+
+    Without `label` and `kind`, an event with a feedback time is a positive one: `clicked_at`, mostly empty.
+    """
 
     id: Column
     time: Column
@@ -48,6 +51,13 @@ class Roles:
     @property
     def explicit(self) -> bool:
         return self.label is not None
+
+    @property
+    def outcome(self) -> Column | None:
+        """The label of each event of the sample, if each has its own."""
+        if self.label is not None or self.kind is not None:
+            return self.label
+        return Column(self.feedback_time.name, pa.array(self.feedback_time.present), "boolean")
 
 
 def find_roles(columns: Mapping[str, Column]) -> Roles:
@@ -64,8 +74,14 @@ def find_roles(columns: Mapping[str, Column]) -> Roles:
         time = _best(times, TIME_NAMES, lambda column: _share(column, is_shown))
         feedback_time = _best(times, (time.name,), lambda column: _share(column, is_done))
         return Roles(_id(columns, times), time, feedback_time, kind=kind, shown=shown, done=done)
-    label = _label(columns)
     time = _event_time(times)
+    try:
+        label = _label(columns)
+    except SettingsError:
+        happened = _happened(times, time)
+        if happened is None:
+            raise
+        return Roles(_id(columns, times), time, happened)
     return Roles(_id(columns, times), time, _label_time(times, time), label=label)
 
 
@@ -118,7 +134,10 @@ def _label(columns: Mapping[str, Column]) -> Column:
         return found[0]
     if found:
         raise _nothing("label", f"several columns hold 0 and 1 ({', '.join(c.name for c in found)}): call one 'label'")
-    wanted = "a 0/1 or true/false column for explicit labels, or a column of types such as impression and click"
+    wanted = (
+        "a 0/1 or true/false column for explicit labels, a time such as clicked_at that only positive events have, or a"
+        " column of types such as impression and click"
+    )
     raise _nothing("label", wanted, _nearly_label(columns))
 
 
@@ -178,15 +197,23 @@ def _event_time(times: list[Column]) -> Column:
     return min(full, key=lambda column: (bool(LABEL_TIME.search(column.name)), float(np.nanmean(column.times_us))))
 
 
+def _after(column: Column, time: Column) -> bool:
+    """Whether a time is hardly ever before the event's."""
+    delay = column.times_us - time.times_us
+    delay = delay[np.isfinite(delay)]
+    return bool(len(delay)) and bool((delay >= 0).mean() >= 0.99)
+
+
+def _happened(times: list[Column], time: Column) -> Column | None:
+    """A time that only some events have, after their own and called after what people do: `clicked_at`."""
+    some = [column for column in times if column is not time and 0 < column.present.mean() < FULL]
+    named = [column for column in some if (DONE.search(column.name) or LABEL_TIME.search(column.name))]
+    return next((column for column in named if _after(column, time)), None)
+
+
 def _label_time(times: list[Column], time: Column) -> Column:
     """The one called after labels, or the fullest other one, that is never before the event; else the event's time."""
-
-    def after(column: Column) -> bool:
-        delay = column.times_us - time.times_us
-        delay = delay[np.isfinite(delay)]
-        return bool(len(delay)) and bool((delay >= 0).mean() >= 0.99)
-
-    later = [column for column in times if column is not time and after(column)]
+    later = [column for column in times if column is not time and _after(column, time)]
     if not later:
         return time
     return min(later, key=lambda column: (not LABEL_TIME.search(column.name), -column.present.mean()))

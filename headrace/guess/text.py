@@ -27,7 +27,7 @@ root = "./loop"                         # shards, versions and parameters go her
 prior = 0.05                            # what is answered before anything is learned
 
 [streams.impression]                    # what was shown or must be scored
-source = "events/impressions.jsonl"     # a file or a folder of files: JSON lines, CSV, Parquet
+source = "events/impressions.jsonl"     # a file or a folder of files: JSON lines, CSV, Parquet, …
 id = "request_id"                       # joins an impression and its feedback
 time = "shown_at"
 time_unit = "ms"                        # "s", "ms", "us", "ns" or "iso" (2013-01-01T05:15:00Z)
@@ -166,8 +166,8 @@ def _notes(choices: list[Choice], roles: Roles) -> list[str]:
 
 def _prior(roles: Roles) -> float:
     """Share of positives, within (0, 1)."""
-    if roles.label is not None:
-        share = float(np.nanmean(roles.label.numbers))
+    if roles.outcome is not None:
+        share = float(np.nanmean(roles.outcome.numbers))
     else:
         assert roles.kind is not None
         share = roles.kind.equal(roles.done).sum() / max(1, int(roles.kind.equal(roles.shown).sum()))

@@ -16,6 +16,7 @@ COMMANDS = [
     ["demo"],
     ["init"],
     ["inspect"],
+    ["gc"],
     ["up"],
     ["down"],
     ["rollback"],

@@ -4,6 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -196,3 +197,32 @@ def test_the_template_is_a_feed_on_one_page() -> None:
     assert settings.label.mode == "implicit"
     assert len(settings.schema().features) == 5
     assert len(guess.TEMPLATE.splitlines()) <= 40
+
+
+def test_a_time_that_only_some_events_have_is_the_feedback() -> None:
+    rng = np.random.default_rng(2)
+    at = 1_700_000_000 + np.arange(2_000) * 60
+    clicked = [
+        int(t + d) if yes else None
+        for t, d, yes in zip(at, rng.exponential(90, 2_000), rng.random(2_000) < 0.2, strict=True)
+    ]
+    place = [None if c is None else int(rng.integers(0, 9)) for c in clicked]  # known only after a click
+    table = pa.table(
+        {
+            "request_id": [f"r{i}" for i in range(2_000)],
+            "shown_at": at,
+            "clicked_at": pa.array(clicked, pa.int64()),
+            "click_place": pa.array(place, pa.int64()),
+            "user_id": rng.integers(0, 500, 2_000),
+        }
+    )
+    found = guess.guess(table, "ads.csv")
+    settings = config.parse(found.text, file="t.toml")
+    assert settings.label.mode == "implicit"
+    assert {name: one.time for name, one in settings.streams.items()} == {
+        "impression": "shown_at",
+        "feedback": "clicked_at",
+    }
+    assert set(settings.features) == {"user_id", "hour", "weekday"}
+    assert any("click_place is left out" in note for note in found.notes)
+    assert 0.15 < settings.loop.prior < 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,3 +91,34 @@ def test_a_full_disk_is_waited_out(feed: Any, monkeypatch: pytest.MonkeyPatch) -
     assert trainer.record.version == 1
     assert "No space left" in said[2]
     assert said[3] == ""
+
+
+def test_gc_says_what_would_go_and_that_goes(feed: Any) -> None:
+    from headrace.cli.gc import Counting, collect
+    from training.trainer import Trainer
+
+    loop = feed(
+        "lr",
+        train={"checkpoint_every_s": 2.0, "snapshot_every": 2},
+        retention={"versions_s": 0.0, "rollback_s": 3.0, "held_s": 3.0},
+    )
+    now = [0]
+    trainer = Trainer(loop.loop, loop.settings, now_us=lambda: now[0])
+    for _ in range(12):
+        now[0] += S
+        loop.rows(20)
+        trainer.step()
+    trainer.close()
+    before = loop.loop.store.list("")
+    said = {}
+    for really in (False, True):
+        store = Counting(loop.loop.store, really=really)
+        counted = replace(loop.loop, store=store)
+        kept = [collect(kind(counted, loop.settings), 24, now[0]) for kind in (VersionCollector, ShardCollector)]
+        said[really] = (kept, store.folders_of())
+        if not really:
+            assert loop.loop.store.list("") == before
+    assert said[False] == said[True]
+    gone = sum(one["files"] for one in said[True][1].values())
+    assert gone == len(before) - len(loop.loop.store.list("")) > 5
+    assert said[True][0][0] == loop.loop.version_log().seqs()[0] > 0

@@ -77,7 +77,7 @@ def days_of(schema: Schema, sample: Sample, label: NDArray[np.float64]) -> list[
     number = sample.ts_us // (span_s * SECOND_US)
     starts, cuts = np.unique(number, return_index=True)
     edges = [*cuts.tolist(), len(number)]
-    coded = {f.name: _coded(f, sample.features) for f in schema.features if f.kind != "ids"}
+    coded = {f.name: _coded(f, sample.features) for f in schema.features if f.kind not in ("ids", "time")}
     found = []
     for at in range(max(0, len(starts) - MOST), len(starts)):
         low, high = edges[at], edges[at + 1]
