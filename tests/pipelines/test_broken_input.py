@@ -100,6 +100,7 @@ def refused_of(store, records):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_two_thousand_bad_lines_of_twenty_kinds_among_two_thousand_good_ones(tmp_path, kind):
     """Plain Python says where each bad line begins; the shards are those of the good lines alone, byte for byte."""
