@@ -24,13 +24,20 @@ def register(app: typer.Typer) -> None:
             "headrace predict user=u1 item=i7 price=3.5",
             """headrace predict '{"user": "u1", "item": ["i7", "i8", "i9"]}'     three candidates""",
             "headrace predict @request.json --json --address 127.0.0.1:8501",
+            "headrace predict --example               the same call for Python, grpcurl and curl",
         ),
     )(predict)
 
 
 def predict(
-    features: Annotated[list[str], typer.Argument(help="name=value …, a JSON object, or @FILE with one.")],
+    features: Annotated[
+        list[str] | None, typer.Argument(help="name=value …, a JSON object, or @FILE with one.")
+    ] = None,
     *,
+    example: Annotated[
+        bool,
+        typer.Option("--example", help="Print the call for other clients; without features, of the first event."),
+    ] = False,
     address: Annotated[str, typer.Option("--address", help="host:port; default: the settings' [serve].")] = "",
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
@@ -49,10 +56,19 @@ def predict(
         now = clock.iso(clock.now_us())
         parts = (feature for feature in settings.schema().features if feature.kind == "time")
         of_now = {feature.name: now for feature in parts if feature.column == settings.impression.time}
-    request = of_now | parse(features, kinds)
+    if not features and not example:
+        raise typer.BadParameter("give every feature: name=value …, a JSON object, or @FILE")
+    address = address or "127.0.0.1:8500"
+    if example:
+        from headrace.cli import predict_example
+
+        request = of_now | parse(features, kinds) if features else predict_example.first_request(options.load(config))
+        terminal.show(predict_example.example(request, address))
+        return terminal.Code.OK
+    request = of_now | parse(features or [], kinds)
     from paramserver.client import Client
 
-    with Client(address or "127.0.0.1:8500") as client:
+    with Client(address) as client:
         answer = client.predict(request)
     if as_json:
         scores = [float(score) for score in answer.scores]
