@@ -37,20 +37,24 @@ def list_versions(
     return terminal.Code.OK
 
 
-@group.command("show", epilog=terminal.examples("headrace versions show 17", "headrace versions show 17 --json"))
+@group.command(
+    "show", epilog=terminal.examples("headrace versions show 17", "headrace versions show --json   the newest")
+)
 def show_version(
-    number: Annotated[int, typer.Argument(help="The version.", metavar="VERSION")],
+    number: Annotated[int | None, typer.Argument(help="The version; default: the newest.", metavar="VERSION")] = None,
     *,
     as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
     """All that one version's record says."""
     log = options.open_loop(options.load(config)).version_log()
+    if number is None and (newest := log.head()) is not None:
+        number = newest.seq
     try:
-        entry = log.read(number)
+        entry = log.read(number or 0)
     except NotFound as gone:
         raise NotFound(
-            f"there is no version {number}", hint="choose one of `headrace versions list`", version=number
+            f"there is no version {number or 0}", hint="choose one of `headrace versions list`", version=number
         ) from gone
     record = {"version": entry.seq, "kind": entry.kind, "sha256": entry.sha256, **entry.body}
     if as_json:

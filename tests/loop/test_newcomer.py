@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,6 +157,7 @@ def test_the_first_hour(tmp_path: Path, name: str, write: Any) -> None:
         back = json.loads(user.type("versions", "list", "--json"))
         assert back
         user.type("rollback", "0")
+        back_up_and_restore(user)
         after = served_any(user.wait(lambda state: served_any(state) > first))
         user.kill()
         user.start_up()
@@ -167,6 +169,29 @@ def test_the_first_hour(tmp_path: Path, name: str, write: Any) -> None:
         if user.up is not None and user.up.poll() is None:
             user.up.send_signal(signal.SIGINT)
             user.up.wait(60)
+
+
+def back_up_and_restore(user: Newcomer) -> None:
+    """As docs/recovery.md says: logs first, then everything else, while the loop runs. The copy goes on by itself."""
+    root, copy = user.folder / "loop", user.folder / "copy"
+    for log in sorted(root.rglob("log")):
+        shutil.copytree(log, copy / log.relative_to(root))
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.parent.name != "log"):
+        (copy / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy / path.relative_to(root))
+    shutil.rmtree(copy / "status")  # of processes that do not run there
+    head = max(path.name for path in (copy / "models" / "default" / "log").iterdir())
+    for words in (["log", "verify", "--deep"], ["pipeline", "run", "--once"], ["versions", "show", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace.cli", *words],
+            cwd=user.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "HEADRACE__LOOP__ROOT": str(copy)},
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    assert json.loads(done.stdout)["version"] == int(head.partition(".")[0])
 
 
 def served_any(state: dict[str, Any]) -> int:
