@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.events import Parsed
 
 Y2000_US: Final = EARLIEST_S * clock.SECOND_US
+NUMBER: Final = re.compile(r'"[+-]?\d+(\.\d*)?"')
 EXPLAINED: Final = 200
 """Refused events of a block and reason that are looked at again."""
 
@@ -153,10 +155,21 @@ def _refused(settings: Settings, trial: Trial) -> str:
     stop = settings.pipeline.quarantine_stop
     if trial.refused.total() <= stop * trial.read:
         return ""
+    stream = settings.streams[trial.stream]
     text = f"{trial.refused.total():,} of {trial.read:,} are refused: the pipeline would stop (above {stop:.0%})"
-    if settings.streams[trial.stream].label in trial.because.get("wrong_type", {}):
+    if stream.label in trial.because.get("wrong_type", {}):
         return f"{text}; write labels as 1 and 0, or true and false"
-    time = trial.because.get("bad_time", {}).get(settings.streams[trial.stream].time, "")
+    missing = {"missing_id": stream.id, "missing_time": stream.time}
+    reason = trial.refused.most_common(1)[0][0]
+    if reason in missing and (hint := _nearest(settings, trial.stream, missing[reason])):
+        return f"{text}; {'id' if reason == 'missing_id' else 'time'} = '{missing[reason]}': {hint}"
+    quoted = [name for name, value in trial.because.get("wrong_type", {}).items() if NUMBER.fullmatch(value)]
+    if quoted:
+        return f'{text}; write {quoted[0]} without quotes, or make it kind = "category"'
+    if reason == "malformed":
+        return f"{text}; `headrace quarantine list` shows them once it runs: mend what writes them"
+    times = {**trial.because.get("bad_time", {}), **trial.because.get("time_without_unit", {})}
+    time = times.get(stream.time, "")
     return text + (_unit_of(float(time)) if time.replace(".", "").isdigit() else "")
 
 

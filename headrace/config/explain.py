@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -67,7 +68,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
         return _unknown(location, model)
     if detail["type"] == "missing":
         return f"{place(location)} is missing", _missing_hint(location)
-    return _wrong(detail)
+    message, hint = _wrong(detail)
+    return message, hint or _default_hint(location, model)
 
 
 def _unknown(location: Location, model: type[BaseModel]) -> tuple[str, str]:
@@ -110,6 +112,21 @@ def _unit_hint(key: str, value: Any) -> str:
     size = sizes.get(match[2].lower()) if match else None
     number = f"{float(match[1]) * size:.15g}" if match and size else "…"
     return f"write {name}, as a number: {key} = {number}"
+
+
+def _default_hint(location: Location, model: type[BaseModel]) -> str:
+    """The default of a key that has one, as what can be right."""
+    name = str(location[-1])
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            members = [field.annotation, *get_args(field.annotation)]
+            model = next((kind for kind in members if hasattr(kind, "model_fields")), model)
+    known = model.model_fields.get(name)
+    example = None if known is None or known.is_required() else known.get_default(call_default_factory=True)
+    if not isinstance(example, str | int | float) or example == "":
+        return f"correct {name}, or remove it" if known is not None and not known.is_required() else f"correct {name}"
+    return f"correct {name}, or remove it: the default is {name} = {json.dumps(example)}"
 
 
 def _plain(value: Any) -> str:

@@ -46,9 +46,11 @@ def parse(text: str, *, file: str = "headrace.toml", folder: Path | None = None)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(
-            f"{file} is not valid TOML: {error}", hint="text needs quotes; a table starts with [name]", file=file
-        ) from None
+        twice = "overwrite" in str(error) or "twice" in str(error)
+        hint = (
+            "a key stands once in its table: remove one" if twice else "text needs quotes; a table starts with [name]"
+        )
+        raise SettingsError(f"{file} is not valid TOML: {error}", hint=hint, file=file) from None
     _check_environment()
     try:
         settings = Settings(**_absolute(raw, folder or Path.cwd()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +27,7 @@ from headrace.config.sections import (
     TrainSettings,
 )
 from headrace.errors import NotImplementedYet, SettingsError
-from headrace.features import check_features, nearest
+from headrace.features import check_features
 
 if TYPE_CHECKING:
     from headrace.schema import Schema
@@ -117,11 +118,17 @@ class Settings(BaseSettings):
         return self.model_copy(update={"streams": streams})
 
 
+def _renamed(names: list[str]) -> str:
+    """What to do about a slip in the one name that is fixed."""
+    near = difflib.get_close_matches(IMPRESSION, names, 1)
+    return f"call it [streams.impression] instead of [streams.{near[0]}]" if near else ""
+
+
 def _check_streams(streams: Mapping[str, StreamSettings]) -> None:
     if IMPRESSION not in streams:
         raise SettingsError(
             "there is no [streams.impression]: the events that say what was shown",
-            hint=nearest(IMPRESSION, list(streams)) or "add [streams.impression] with source, id and time",
+            hint=_renamed(list(streams)) or "add [streams.impression] with source, id and time",
         )
     others = [name for name in streams if name != IMPRESSION]
     if not others:

@@ -184,7 +184,11 @@ def _label(sample: Sample, *, explicit: bool, attribution_s: float) -> np.ndarra
 
 
 def _notes(settings: Settings, sample: Sample, labels: Labels, values: Sequence[Values]) -> list[str]:
-    notes = []
+    notes = [
+        f"stream '{name}' has no event yet: nothing of it was tried"
+        for name, one in sample.trials.items()
+        if not one.read and not one.passed
+    ]
     if labels.join_rate is not None and labels.join_rate < LOW_JOIN and labels.impressions:
         ids = " and ".join(f"[streams.{name}] id = '{one.id}'" for name, one in settings.streams.items())
         span = "" if sample.whole else "; or the samples are of different times: try more with --rows"

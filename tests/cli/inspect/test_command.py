@@ -50,7 +50,7 @@ def test_words(folder, capsys):
     assert "refused 10 (malformed)" in text
     assert "1 impressions come more than once" in text
     assert "500 of 1,000 impressions have feedback within attribution_s = 600, mean label 50.00%" in text
-    assert "wait_s = 30 catches 80% of positives; 600 catches 100%" in text
+    assert "wait_s = 30 catches 80% of positives; 300 catches 100%" in text
     assert "LOOK  feature 'site' has one value in nearly all events" in text
     assert (folder / "look.png").read_bytes().startswith(b"\x89PNG")
     assert not (folder / "loop").exists()
