@@ -127,7 +127,10 @@ def test_settings_are_frozen_copied_and_pickled() -> None:
         ("wait_s = 30", "wait_s = 3000", "wait_s = 3000 is longer than attribution_s = 1800", "at least wait_s"),
         ("wait_s = 30\n", "", "[label] wait_s is missing", "add wait_s = 30"),
         ('"implicit"', '"explicit"', "[streams.click] does not say which column carries the label", 'add label = "…"'),
-        ("streams.impression", "streams.impresion", "there is no [streams.impression]", "call it [streams.impression] instead of [streams.impresion]"),
+        (
+            "streams.impression", "streams.impresion", "there is no [streams.impression]",
+            "call it [streams.impression] instead of [streams.impresion]",
+        ),
         ('id = "request_id"', 'id = "request_id"\nlabel = "y"', "a label comes with the feedback", "[streams.click]"),
         ('"events.jsonl"', '"ftp://h/x.csv"', "'ftp:' is not a kind of source", "use a path, or one of file:"),
         ("[label]", '[model]\nkind = "lr"\ndim = 4\n[label]', "dim has no meaning with kind = 'lr'", "remove dim"),
