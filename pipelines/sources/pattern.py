@@ -2,8 +2,10 @@
 
     logs/{p}/            a folder per partition, such as one per host that writes
     logs/{p}.jsonl       a file per partition
-    logs/day={p}/x.csv   any part of one name
+    logs/host={p}/x.csv  any part of one name
 
+For writers that work side by side, not for days: a folder `logs/` with `day=…/` in it is read in name order as it is,
+and its old files may be deleted, while a partition that vanishes stops the loop.
 Each partition is a source of its own, with its own cursor and watermark, so its files need no order among others'.
 Names that start with `.` or `_` are ignored; a new name is a new partition, which joins at the watermark of the loop.
 """
@@ -61,11 +63,15 @@ class PatternSource:
     def partitions(self) -> Sequence[str]:
         folder, prefix, suffix = self._names
         fs, path = fsspec.core.url_to_fs(folder, use_listings_cache=False, skip_instance_cache=True)
-        if not fs.isdir(path):
+        try:
+            there = fs.ls(path, detail=False) if fs.isdir(path) else None
+        except OSError:
+            return sorted(self._sources)  # an outage: those that are known say so themselves
+        if there is None:
             raise SourceVanished(
                 f"there is no folder {folder}", hint="correct `source`, or make the folder", path=folder
             )
-        names = [str(full).rstrip("/").rpartition("/")[2] for full in fs.ls(path, detail=False)]
+        names = [str(full).rstrip("/").rpartition("/")[2] for full in there]
         fits = [name for name in names if name[0] not in "._" and name.startswith(prefix) and name.endswith(suffix)]
         cut = len(prefix), len(suffix)
         return sorted(name[cut[0] : len(name) - cut[1]] for name in fits if len(name) > sum(cut))

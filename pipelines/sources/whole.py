@@ -5,7 +5,8 @@ it may be being written. One that is still not whole once a later file exists, o
 unit, and reading it gives a `Broken` block, which goes to quarantine as one refused event. So does a piece of a whole
 file whose bytes turn out to be damaged. Its neighbours never notice.
 
-A failure counts as broken only when it repeats on the bytes in memory: a store that does not answer is an outage.
+A failure counts as broken only when it repeats on bytes that the store has given: one that does not answer is an
+outage. A file that is waited for is looked into again only once it has stopped growing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ __all__ = ["Measure", "NotWhole", "RowFiles", "WholeFiles"]
 
 KNOWN = 1024  # measures kept; a source may live through many more files
 RAW_BYTES = 4096
+IN_MEMORY = 256 << 20  # bytes of a file that fails
+CHUNK = 8 << 20
 SPAN_ROWS = 1 << 16
 
 Found = TypeVar("Found")
@@ -51,6 +54,7 @@ class WholeFiles(ABC):
     def __init__(self, fs: Any) -> None:
         self.fs = fs
         self._measures: dict[tuple[str, int], Measure] = {}
+        self._waits: dict[str, tuple[int, bool]] = {}  # by path: size as last seen, whether it was looked into
 
     @abstractmethod
     def measure(self, stream: IO[bytes]) -> Measure:
@@ -68,10 +72,20 @@ class WholeFiles(ABC):
 
     def end(self, path: str, size: int, start: int, *, final: bool) -> int | None:  # noqa: ARG002  (text has tails)
         """Units of the file, 1 if it is broken; None while it may be being written."""
+        if not final and path in self._waits:
+            seen, looked = self._waits[path]
+            if seen != size or looked:
+                self._waits[path] = (size, seen == size)
+                return None
         try:
-            return self.measured(path, size, sure=final).units
+            units = self.measured(path, size, sure=final).units
         except NotWhole:
-            return 1 if final else None
+            if final:
+                return 1
+            self._waits[path] = (size, True)
+            return None
+        self._waits.pop(path, None)
+        return units
 
     def length(self, path: str, size: int) -> int:
         """Units of a file that was left behind."""
@@ -116,6 +130,9 @@ class WholeFiles(ABC):
         try:
             return self._once(path, attempt)
         except NotWhole:
+            if self.fs.size(path) > IN_MEMORY:
+                self._read_through(path)
+                return self._once(path, attempt)
             data = self.fs.cat_file(path)  # OSError: the store fails, not the file
         try:
             return attempt(io.BytesIO(data))
@@ -123,6 +140,12 @@ class WholeFiles(ABC):
             raise
         except Exception as error:
             raise NotWhole from error
+
+    def _read_through(self, path: str) -> None:
+        """OSError where the store does not give all bytes."""
+        with self.fs.open(path, "rb") as stream:
+            while stream.read(CHUNK):
+                pass
 
 
 class RowFiles(WholeFiles):

@@ -132,7 +132,8 @@ def test_parquet_offsets_are_rows_and_a_file_exists_once_its_footer_verifies(tmp
         pass
     assert [row["id"] for row in reader.rows] == list(range(100))
     (tmp_path / "b.parquet").write_bytes(whole)
-    reader.tick()
+    reader.tick()  # it grew
+    reader.tick()  # and has stopped
     assert [row["id"] for row in reader.rows] == list(range(100)) * 2
 
 

@@ -78,7 +78,45 @@ def test_a_file_that_is_not_whole_yet_is_waited_for(tmp_path, name):
         reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
         assert reach.size == 0, cut
     path.write_bytes(data)
+    for _ in range(2):  # it has stopped growing
+        reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
+    assert reach.size > 0
     assert known(all_of(source, drain=False)[0]) == WANTED
+
+
+def test_a_file_that_grows_is_not_read_again_and_again(tmp_path, monkeypatch):
+    data, looked = WAYS["a.avro"](ROWS), []
+    source = FileSource(str(tmp_path))
+    (tmp_path / "a.avro").write_bytes(data[:100])
+    measure = source._files("a.avro").measure
+    monkeypatch.setattr(source._files("a.avro"), "measure", lambda stream: looked.append(1) or measure(stream))
+    for size in (100, 100, 200, 300, 400, 400, 400):
+        (tmp_path / "a.avro").write_bytes(data[:size])
+        source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
+    assert len(looked) == 2  # at first, and once it had stopped
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0])
+def test_a_large_broken_file_is_not_taken_into_memory(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(whole_module, "IN_MEMORY", memory)
+    (tmp_path / "a.parquet").write_bytes(parquet(ROWS)[:-3])
+    (tmp_path / "b.parquet").write_bytes(parquet(ROWS))
+    events, refused = all_of(FileSource(str(tmp_path)), drain=False)
+    assert known(events) == WANTED
+    assert refused == [("a.parquet:0", "broken_file")]
+
+
+def test_an_outage_of_the_folder_of_a_pattern_is_waited_out(tmp_path, monkeypatch):
+    (tmp_path / "h1").mkdir()
+    (tmp_path / "h1" / "a.jsonl").write_bytes(lines(ROWS))
+    source = source_of(f"{tmp_path}/{{p}}/")
+    assert known(all_of(source)[0]) == WANTED
+
+    def fails(*args, **kwargs):
+        raise OSError("connection reset")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.ls", fails)
+    assert source.partitions() == ["h1"]
 
 
 @pytest.mark.parametrize("broken", ["cut", "empty", "other", "header"])
