@@ -34,7 +34,7 @@ flights: install  ## see retraining pay off on the flights of 2013 (about 3 minu
 	$(BIN)/headrace backtest --example flights --every frozen,7d,1d
 
 test: install-dev  ## the tests that every change must pass (at most 6 minutes)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" $(TESTS)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow" --durations=15 $(TESTS)
 
 check: install-dev  ## linters, types, import contracts, generated code
 	$(BIN)/ruff check .
