@@ -79,13 +79,18 @@ class PackedLines(WholeFiles):
 class _Text:
     """What a stream gives, in an unnamed file that lives as long as this does: others may still be reading it."""
 
+    _file: IO[bytes] | None = None
+
     def __init__(self, stream: pa.NativeFile) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        while piece := stream.read(COPY_BYTES):
-            self._file.write(piece)
+        file = self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        while piece := memoryview(stream.read(COPY_BYTES)):
+            while piece:
+                piece = piece[file.write(piece) :]
 
     def __del__(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def read(self, start: int, end: int) -> bytes:
+        assert self._file is not None
         return os.pread(self._file.fileno(), end - start, start)

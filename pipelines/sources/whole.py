@@ -11,6 +11,7 @@ outage. A file that is waited for is looked into again only once it has stopped 
 
 from __future__ import annotations
 
+import errno
 import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ class WholeFiles(ABC):
         except (FileNotFoundError, PermissionError, MemoryError, HeadraceError):
             raise
         except Exception as error:  # decoders raise anything on bytes that they do not expect
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # of the system, such as a full disk: decoders give no number, but seek before the beginning
             raise NotWhole from error
 
     def _surely(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
@@ -139,6 +142,8 @@ class WholeFiles(ABC):
         except (MemoryError, HeadraceError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise NotWhole from error
 
     def _read_through(self, path: str) -> None:

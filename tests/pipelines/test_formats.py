@@ -244,3 +244,30 @@ def test_a_pattern_of_files(tmp_path):
 def test_a_pattern_with_two_marks_is_refused():
     with pytest.raises(SettingsError, match="2 times"):
         source_of("logs/{p}/{p}/")
+
+
+def test_a_full_disk_while_unpacking_is_no_broken_file(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(ROWS)))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_module.tempfile, "TemporaryFile", full)
+        with pytest.raises(OSError, match="No space left"):
+            all_of(FileSource(str(tmp_path)))
+    assert known(all_of(FileSource(str(tmp_path)))[0]) == WANTED
+
+
+def test_one_failing_open_does_not_make_a_file_waited_for_for_ever(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(parquet(ROWS))
+    source = FileSource(str(tmp_path))
+    fs, _ = source._place
+
+    def fails(*args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "open", fails)
+        assert source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False) is None
+    assert known(all_of(source, drain=False)[0]) == WANTED
