@@ -137,6 +137,8 @@ def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema |
             types[feature.column] = pa.float64()
         elif feature.kind == "ids" and all(record.get(feature.column) is None for record in sample):
             types[feature.column] = pa.list_(pa.string())
+    if stream.label and stream.label not in stream.where and all(one.get(stream.label) is None for one in sample):
+        types[stream.label] = pa.float64()  # those with one come later: a shared source begins with impressions
     types[stream.time] = _time_type(stream.time_unit, [record.get(stream.time) for record in sample])
     if None in types.values():
         return None

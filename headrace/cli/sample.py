@@ -61,6 +61,7 @@ def _blocks(source: str, format: str) -> Iterator[Block]:  # noqa: A002
     """The pieces of a source, in order, up to about `BYTES`."""
     from pipelines.sources.pattern import source_of
 
+    empty = True
     try:
         opened = source_of(source, format)
         for partition in opened.partitions():
@@ -68,10 +69,11 @@ def _blocks(source: str, format: str) -> Iterator[Block]:  # noqa: A002
             reach = opened.reach(partition, start, None, max_bytes=BYTES, drain=True)
             if reach is None:
                 raise SourceError(f"{source} cannot be read at present", hint="is its store reachable?", file=source)
-            if reach.position == start:
-                raise SourceVanished(f"{source} is empty", hint="name one with events", path=source)
+            empty = empty and reach.position == start
             for span in opened.spans(partition, start, reach.position, reach.identity):
                 yield opened.read(span)
+        if empty:
+            raise SourceVanished(f"{source} is empty", path=source)
     except SourceVanished as error:
         raise SourceVanished(error.message, hint="name a file or folder of events", path=source) from error
     except SettingsError as error:

@@ -57,8 +57,10 @@ def _batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
         reader = pa.ipc.open_file(stream)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
         return
+    end = stream.seek(0, 2)
     stream.seek(0)
-    yield from pa.ipc.open_stream(stream)
+    while stream.tell() < end:  # streams may follow each other
+        yield from pa.ipc.open_stream(stream)
 
 
 def _require_end(stream: IO[bytes]) -> None:

@@ -141,7 +141,7 @@ class FileSource:
         spans: list[Span] = []
         for name in sorted(name for name in {*passed, end["file"]} if name):
             low = start["offset"] if name == start["file"] else 0
-            high = end["offset"] if name == end["file"] else self._files(name).length(self._path(name), passed[name])
+            high = end["offset"] if name == end["file"] else self._length(name, passed[name])
             spans += self._files(name).pieces(name, low, high)
         return spans
 
@@ -150,6 +150,12 @@ class FileSource:
             return self._files(span.file).read(self._path(span.file), span, columns)
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
+
+    def _length(self, name: str, size: int) -> int:
+        try:
+            return self._files(name).length(self._path(name), size)
+        except FileNotFoundError as error:
+            raise self._vanished(name) from error
 
     def _reach(self, sizes: dict[str, int], committed: Any, past: _Past, max_bytes: int, *, drain: bool) -> Reach:
         names = list(sizes)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from headrace.errors import SettingsError, SourceVanished
+from headrace.errors import SettingsError, SourceError, SourceVanished
 from pipelines.sources.files import FileSource
 
 if TYPE_CHECKING:
@@ -58,13 +58,17 @@ class PatternSource:
         """(folder that is listed, what names begin with, what they end with)."""
         before, after = self.url.split(MARK)
         folder, _, prefix = before.rpartition("/")
-        return folder or ".", prefix, after.partition("/")[0]
+        return folder or ("/" if before.startswith("/") else "."), prefix, after.partition("/")[0]
 
     def partitions(self) -> Sequence[str]:
         folder, prefix, suffix = self._names
         fs, path = fsspec.core.url_to_fs(folder, use_listings_cache=False, skip_instance_cache=True)
         try:
             there = fs.ls(path, detail=False) if fs.isdir(path) else None
+        except PermissionError as error:
+            raise SourceError(
+                f"{folder} may not be listed: {error}", hint="give this process the right to read it"
+            ) from error
         except OSError:
             return sorted(self._sources)  # an outage: those that are known say so themselves
         if there is None:
@@ -74,7 +78,13 @@ class PatternSource:
         names = [str(full).rstrip("/").rpartition("/")[2] for full in there]
         fits = [name for name in names if name[0] not in "._" and name.startswith(prefix) and name.endswith(suffix)]
         cut = len(prefix), len(suffix)
-        return sorted(name[cut[0] : len(name) - cut[1]] for name in fits if len(name) > sum(cut))
+        found = [name[cut[0] : len(name) - cut[1]] for name in fits if len(name) > sum(cut)]
+        return sorted(name for name in found if name in self._sources or self._there(fs, name))
+
+    def _there(self, fs: Any, name: str) -> bool:
+        """Whether what the pattern means is there: a folder, or a file; a stray file beside folders is neither."""
+        _, path = fsspec.core.url_to_fs(self.url.replace(MARK, name))
+        return bool(fs.isdir(path) if self.url.endswith("/") else fs.exists(path))
 
     def first(self, partition: str) -> dict[str, Any]:
         return self._of(partition).first(INNER)

@@ -85,6 +85,10 @@ class WholeFiles(ABC):
                 return 1
             self._waits[path] = (size, True)
             return None
+        if int(self.fs.size(path)) != size:  # it was being written while it was measured
+            self._measures.pop((path, size), None)
+            self._waits[path] = (size, True)
+            return None
         self._waits.pop(path, None)
         return units
 

@@ -233,6 +233,40 @@ def test_a_pattern_reads_folders_side_by_side(tmp_path):
     assert all_of(source)[1] == [("h0/a.jsonl:0", "malformed")]
 
 
+def test_streams_of_arrow_may_follow_each_other(tmp_path):
+    (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](ROWS[600:]))
+    for budget in (1 << 30, 5_000):
+        assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+
+
+def test_a_file_that_is_written_while_it_is_measured_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(parquet(ROWS)[:-9])
+    source = FileSource(str(tmp_path))
+    measure = source._files("a.parquet").measure
+
+    def finished(stream):
+        path.write_bytes(parquet(ROWS))
+        return measure(io.BytesIO(path.read_bytes()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source._files("a.parquet"), "measure", finished)
+        assert source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False).size == 0
+    source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
+    events, _ = all_of(source, drain=False)
+    assert known(events) == WANTED
+
+
+def test_a_pattern_passes_over_what_is_not_what_it_means(tmp_path):
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "h1").mkdir()
+    (tmp_path / "h1" / "x.csv").write_bytes(csv(ROWS))
+    (tmp_path / "h2").mkdir()  # its file comes later
+    assert source_of(f"{tmp_path}/{{p}}/").partitions() == ["h1", "h2"]
+    assert source_of(f"{tmp_path}/{{p}}/x.csv").partitions() == ["h1"]
+    assert "tmp" in source_of("/{p}/").partitions()
+
+
 def test_a_pattern_of_files(tmp_path):
     for number in range(3):
         (tmp_path / f"log-{number}.csv.gz").write_bytes(gzip.compress(csv(ROWS[number::3])))

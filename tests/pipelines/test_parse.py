@@ -186,6 +186,17 @@ def test_explicit_labels():
     assert table["_label"].to_pylist() == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("label", [1, 0.5, True])
+def test_labels_that_come_after_many_records_of_the_other_stream(label):
+    stream = Stream("click", "feedback", "id", "ts", "ms", label="y", where={"type": "c"}, shared=True, first=False)
+    other = [{"id": "a", "ts": 1, "type": "i"}] * 100
+    told = [{"id": "a", "ts": 2, "type": "c", "y": label}] * 50
+    parsed = parse(stream, LIMITS, lines(*other, *told))
+    assert (parsed.accepted, parsed.passed, reasons(parsed)) == (50, 100, [])
+    assert {value for table in parsed.events for value in table["_label"].to_pylist()} == {float(label)}
+    assert parse(stream, LIMITS, lines(*other)).passed == 100
+
+
 def test_several_streams_in_one_source():
     shown = Stream(
         "impression", "impression", "id", "ts", "ms", where={"type": "show"}, features=FEATURES[:1], shared=True
