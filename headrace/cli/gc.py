@@ -9,7 +9,6 @@ import typer
 
 from headrace import clock
 from headrace.cli import options, resident, terminal
-from headrace.collector import READ, ShardCollector, VersionCollector
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def gc(
 
     A running pipeline and trainer do so by themselves, once a minute; this is for a loop at rest, or to look.
     """
+    from headrace.collector import ShardCollector, VersionCollector
+
     settings = options.load(config)
     loop = options.open_loop(settings)
     if not dry_run:
@@ -70,6 +71,8 @@ def collect(collector: Collector, records: int, now_us: int) -> int | None:
 
     records: of all logs that are read for it.
     """
+    from headrace.collector import READ
+
     reading = records // READ + 3  # passes that may end before all is read
     listed = False
     while reading:

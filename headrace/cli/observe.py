@@ -15,7 +15,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from headrace import clock, metrics, status
+from headrace import clock, status
 from headrace.cli import terminal
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _mine(store: Store, role: str) -> Heartbeat | None:
 
 def _metrics(store: Store, role: str) -> bytes:
     from prometheus_client import generate_latest
+
+    from headrace import metrics
 
     beat = _mine(store, role)
     metrics.READY.labels(role).set(not unready(role, beat))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import clock
 from headrace.cli.sources import places
+from headrace.config.sections import MARK
 from headrace.errors import NotImplementedYet, SettingsError
 from pipelines.sources.files import FORMATS
 from pipelines.sources.packed import COMPRESSIONS
-from pipelines.sources.pattern import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,7 +20,7 @@ NOW_UNKNOWN_US = 1 << 62
 
 def places(settings: Settings) -> dict[str, Path | None]:
     """Where each stream's source is (of a pattern: the folder that is listed); None = not a local file or folder."""
-    from pipelines.sources.pattern import MARK
+    from headrace.config.sections import MARK
 
     found: dict[str, Path | None] = {}
     for name, stream in settings.streams.items():

@@ -15,6 +15,7 @@ from headrace.errors import SettingsError
 from headrace.features import TimeUnit, check_time_zone
 
 MiB: Final = 2**20
+MARK: Final = "{p}"  # in a source: the name of a partition; `pipelines.sources.pattern`
 
 
 def _no_boolean(value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
+from headrace.config.sections import MARK
 from headrace.errors import SettingsError, SourceError, SourceVanished
 from pipelines.sources.files import FileSource
 
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 
     from pipelines.sources.base import Block, Reach, Source, Span
 
-__all__ = ["MARK", "PatternSource", "source_of"]
+__all__ = ["PatternSource", "source_of"]
 
-MARK = "{p}"
 INNER = "files"
 
 
