@@ -14,6 +14,7 @@ WrongType.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -59,6 +60,11 @@ def encode_values(feature: Feature, values: pa.Array) -> pa.Array:
     if wrong is not None:
         raise _wrong(feature, values, *wrong)
     return _ENCODERS[feature.kind](feature, values)
+
+
+def requested(feature: Feature, kind: pa.DataType) -> Feature:
+    """The feature as a request gives it: a time may come as ISO 8601 text, whatever its unit in the events."""
+    return replace(feature, time_unit="iso") if feature.kind == "time" and is_text(kind) else feature
 
 
 def misfits(feature: Feature, values: pa.Array) -> tuple[str, Mask] | None:

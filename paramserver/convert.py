@@ -8,13 +8,12 @@ are as long as the widest of them, or come as ids. Missing values are positions 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from headrace.encode import encode_values
+from headrace.encode import encode_values, requested
 from headrace.errors import EventError, InvalidRequest, NotReady, SettingsError
 from headrace.features import nearest
 from headrace.ids import cross_of, null_id
@@ -187,11 +186,8 @@ def _lists(feature: Feature, values: wire.Values) -> Ragged:
 
 
 def _encoded(feature: Feature, values: pa.Array) -> pa.Array:
-    """A time may come as ISO 8601 text whatever its unit in the events; its parts are the same."""
-    if feature.kind == "time" and pa.types.is_string(values.type):
-        feature = replace(feature, time_unit="iso")
     try:
-        return encode_values(feature, values)
+        return encode_values(requested(feature, values.type), values)
     except (EventError, SettingsError) as wrong:  # settings: a time whose form the schema does not say
         if feature.kind != "time":
             raise InvalidRequest(wrong.message, hint=wrong.hint, feature=feature.name) from None

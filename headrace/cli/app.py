@@ -27,6 +27,7 @@ from headrace.cli import (
     terminal,
     track,
     train,
+    ui,
     up,
     versions,
 )
@@ -52,6 +53,7 @@ COMMANDS = (
     serve,
     predict,
     track,
+    ui,
     status,
     probe,
     doctor,

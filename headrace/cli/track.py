@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli import options, resident, terminal
 from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
+from headrace.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +21,7 @@ def register(app: typer.Typer) -> None:
         "track",
         epilog=terminal.examples(
             "headrace track --once",
-            "mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1",
+            "headrace ui                        look at them",
         ),
     )(track)
 
@@ -30,16 +34,20 @@ def track(
 ) -> int:
     """Show every version in MLflow.
 
-    One run a day, versions as steps, snapshots as model versions with the aliases champion and previous.
+    One run a day, versions as steps, snapshots as model versions with the aliases champion and previous, which
+    `mlflow.pyfunc.load_model("models:/<loop>@champion")` loads without TensorFlow.
     """
     settings = options.load(config)
     loop = options.open_loop(settings)
     with native_output("track"):
         from training.tracking import Tracker, open_client
 
-        tracker = Tracker(loop, settings, connect=lambda: open_client(settings.track.uri))
+        tracker = Tracker(
+            loop, settings, connect=lambda: open_client(settings.track.uri), example=lambda: _example(settings)
+        )
         if once:
             logged = tracker.step()
+            tracker.close()
             if as_json:
                 terminal.show_json({"logged": logged, "uri": settings.track.uri})
             else:
@@ -52,3 +60,13 @@ def track(
             terminal.say(f"following the version log of {settings.loop.root} to {settings.track.uri}")
             tracker.run(stop=stop)
     return terminal.Code.OK
+
+
+def _example(settings: Settings) -> dict[str, Any] | None:
+    """The first event of the source as a request; None where it cannot be read now."""
+    from headrace.cli.predict_example import first_request
+
+    try:
+        return first_request(settings)
+    except HeadraceError:
+        return None

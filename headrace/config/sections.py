@@ -192,10 +192,13 @@ class ObserveSettings(Section):
 
 
 class TrackSettings(Section):
-    """`[track]`: where MLflow is, and the experiment (default: the loop's name)."""
+    """`[track]`: where MLflow is, the experiment (default: the loop's name), and how much is kept there."""
 
     uri: Text = "sqlite:///mlflow.db"
     experiment: str = ""
+    models: Count = 5  # model versions that are kept: the newest, and all that have an alias
+    models_every_s: NotNegative = 300.0  # between two snapshots that become model versions
+    keep_days: Count = 90  # days whose runs are kept
 
 
 def _refuse(section: str, keys: list[str], choice: str) -> None:

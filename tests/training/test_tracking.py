@@ -7,13 +7,17 @@ import errno
 import socket
 import threading
 import time
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from handmade import SCHEMA, SPECS, change_of
+from matplotlib.figure import Figure
 
 from headrace import status
+from headrace.config import parse
+from headrace.delta import Delta, write_delta
 from headrace.loop import Loop, open_loop
+from headrace.record import sha256_of
 from headrace.store import open_store
 from headrace.version import Kept, NamedFile, VersionRecord
 
@@ -21,7 +25,8 @@ pytest.importorskip("mlflow")
 
 from sqlalchemy.exc import OperationalError
 
-from training.tracking import CURSOR, VERSION, Tracker, open_client
+from training.registry import VERSION, Registry
+from training.tracking import Tracker, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +39,27 @@ pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
 
 DAY_US = 86_400_000_000
 START_US = 1_600 * DAY_US * 10 + 82_800_000_000  # 23:00, so that versions cross midnight
-SETTINGS: Any = SimpleNamespace(
-    track=SimpleNamespace(uri="", experiment=""), loop=SimpleNamespace(name="feed"), train=SimpleNamespace()
-)
+SETTINGS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "s3://user:SECRET@bucket/none.parquet"
+id = "id"
+time = "time"
+[streams.click]
+source = "none.parquet"
+id = "id"
+time = "time"
+[label]
+mode = "implicit"
+wait_s = 1
+attribution_s = 2
+[features]
+user = { kind = "id" }
+tags = { kind = "ids", max = 4 }
+item = { kind = "id" }
+price = { kind = "number" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +72,23 @@ def client(uri: str) -> Any:
     return open_client(uri)
 
 
-def settings(name: str) -> Any:
-    return SimpleNamespace(track=SimpleNamespace(experiment=name), loop=SimpleNamespace(name=name))
+def settings(name: str, **track: Any) -> Any:
+    track = {"models_every_s": 0.0} | track
+    return parse(SETTINGS).replace("loop", name=name).replace("track", experiment=name, **track)
 
 
 def loop_with(name: str, versions: int, snapshots: tuple[int, ...] = (2, 5)) -> Loop:
     loop = open_loop(open_store(f"memory://{name}"), name)
     append(loop, range(versions), snapshots)
     return loop
+
+
+def snapshot(loop: Loop, of: int) -> Kept:
+    data = write_delta(Delta(of, None, tuple(change_of(spec, {7: [0.5] * spec.width}) for spec in SPECS)))
+    path = f"models/default/params/{of}-s"
+    loop.store.delete(path)
+    loop.store.write(path, data)
+    return Kept(of, path, sha256_of(data), len(data))
 
 
 def append(loop: Loop, versions: range, snapshots: tuple[int, ...] = (), **more: Any) -> None:
@@ -70,7 +102,7 @@ def append(loop: Loop, versions: range, snapshots: tuple[int, ...] = (), **more:
             base=version - 1 if version else None,
             lineage=0,
             model={"kind": "lr"},
-            schema={},
+            schema=SCHEMA.to_json(),
             prior=0.1,
             digest={"rows": version * 10, "sum": "0", "tower": ""},
             created_at_us=START_US + version * 900_000_000,
@@ -78,7 +110,7 @@ def append(loop: Loop, versions: range, snapshots: tuple[int, ...] = (), **more:
             watermark_us=START_US + version * 900_000_000 - 5_000_000,
             delta=NamedFile(f"models/default/params/{version}", "00", 100 + version) if version else None,
             evaluation={"log_loss": 0.5 - version / 100, "live": {"auc": 0.6}, "none": None},
-            snapshot=None if newest is None else Kept(newest, f"models/default/params/{newest}-s", "ab", 9),
+            snapshot=None if newest is None else snapshot(loop, newest),
             **more,
         )
         head = log.append(record.kind, record.to_body(), head)
@@ -118,7 +150,7 @@ def test_snapshots_become_model_versions_with_aliases(client: Any) -> None:
     assert model_versions(client, "models") == ["2", "5"]
     champion = client.get_model_version_by_alias("models", "champion")
     assert champion.tags[VERSION] == "5"
-    assert champion.source.endswith("models/default/params/5-s")
+    assert champion.source.endswith("models/5")
     assert client.get_model_version_by_alias("models", "previous").tags[VERSION] == "2"
 
 
@@ -128,6 +160,19 @@ def test_a_new_process_goes_on_where_the_last_one_stopped(client: Any) -> None:
     append(loop, range(3, 6), (2, 5))
     assert Tracker(loop, settings("resume"), connect=lambda: client).step() == 3
     assert history(client, "resume", "log_loss") == expected(6)
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of one file and empty curves: what is in them is for test_registry.py and test_dayrun.py."""
+
+    def save(folder: Any, *_: Any) -> Any:
+        (folder / "model").mkdir()
+        (folder / "model" / "MLmodel").write_text("{}")
+        return folder / "model"
+
+    monkeypatch.setattr("training.registry.save", save)
+    monkeypatch.setattr("training.curves.drawn", lambda *_: Figure((1, 1), dpi=10))
 
 
 class Killed(BaseException):
@@ -147,6 +192,11 @@ class Mortal:
             "log_batch",
             "set_tag",
             "set_terminated",
+            "update_run",
+            "log_artifacts",
+            "log_inputs",
+            "log_dict",
+            "log_figure",
         ]
     )
 
@@ -168,9 +218,9 @@ class Mortal:
         return call
 
 
-def deaths(client: Any, name: str) -> Iterator[int]:
-    """Tracks a fresh loop, dying after the first, second, … write, until one run needs no more."""
-    for lives in range(1, 40):
+def deaths(client: Any, name: str, step: int = 1) -> Iterator[int]:
+    """Tracks a fresh loop, dying after the first, second, … (or each `step`-th) write, until one run needs no more."""
+    for lives in range(1, 60, step):
         loop = loop_with(f"{name}{lives}", 7)
         try:
             Tracker(loop, settings(f"{name}{lives}"), connect=lambda lives=lives: Mortal(client, lives)).step()
@@ -181,30 +231,39 @@ def deaths(client: Any, name: str) -> Iterator[int]:
             return
 
 
-def test_killed_between_any_two_steps_each_version_is_there_once(client: Any) -> None:
-    killed = list(deaths(client, "killed"))
-    assert len(killed) >= 8
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_between_any_two_steps_each_version_is_there_once(client: Any, step: int) -> None:
+    killed = list(deaths(client, f"killed{step}-", step))
+    assert len(killed) >= 20 // step
     for lives in killed:
-        name = f"killed{lives}"
+        name = f"killed{step}-{lives}"
         assert history(client, name, "log_loss") == expected(7), lives
         assert model_versions(client, name) == ["2", "5"], lives
         assert client.get_model_version_by_alias(name, "champion").tags[VERSION] == "5"
         assert client.get_model_version_by_alias(name, "previous").tags[VERSION] == "2"
 
 
+@pytest.mark.usefixtures("light")
 def test_twin_without_looking_up_model_versions_they_come_twice(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lookup = Tracker._registered
-    monkeypatch.setattr(Tracker, "_registered", lambda self, of=None: [] if of is not None else lookup(self))
+    begin = Registry.__init__
+
+    def forgetful(self: Registry, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self._newest = None
+
+    monkeypatch.setattr(Registry, "__init__", forgetful)
     assert any(model_versions(client, f"twin{lives}") != ["2", "5"] for lives in deaths(client, "twin"))
 
 
+@pytest.mark.usefixtures("light")
 def test_twin_with_the_cursor_first_versions_are_lost(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     log_day = Tracker._log_day
 
-    def cursor_first(self: Tracker, day: str, records: Any) -> None:
-        run = self._run_of_day(day, records[0][1])
-        self._client.set_tag(run.id, CURSOR, __import__("json").dumps(records[-1][0].cursor().to_json()))
-        log_day(self, day, records)
+    def cursor_first(self: Tracker, records: Any) -> None:
+        self._days.open(records[0][1])
+        self._days.advance(records[-1][0].cursor())
+        log_day(self, records)
 
     monkeypatch.setattr(Tracker, "_log_day", cursor_first)
     assert any(history(client, f"first{lives}", "log_loss") != expected(7) for lives in deaths(client, "first"))
@@ -290,6 +349,7 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("light")
 @pytest.mark.parametrize("how", ["refused", "hung", "full"])
 def test_twenty_versions_while_mlflow_is_away_are_logged_once_when_it_is_back(
     client: Any, monkeypatch: pytest.MonkeyPatch, how: str
