@@ -44,6 +44,10 @@ CURVES: Final = "evaluation"
 CURVES_EVERY_US: Final = 3_600 * SECOND_US
 _MOST_RUNS: Final = 1_000
 _DAY_MS: Final = 86_400_000
+_NOTE: Final = (
+    "A UTC day of a headrace loop. A step is a version; `decisions.json` says which were held or taken back and "
+    "why; `evaluation.png` shows what rows cost before they were learned, live against frozen."
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,7 @@ class Days:
         """Says that nobody writes to the current run any more."""
         if self.current is not None:
             self._client.set_terminated(self.current.id, end_time=int(time.time() * 1_000))
+            self.draw(self.current)
 
     def _points(self, run: Run, metric: str) -> list[tuple[int, float]]:
         history = self._client.get_metric_history(run.id, metric)
@@ -158,7 +163,7 @@ class Days:
     def _create(self, day: str, started_ms: int) -> Run:
         from mlflow.entities import Param
 
-        tags = {**self._tags, DAY: day, "mlflow.runName": f"{self._name} {day}"}
+        tags = {**self._tags, DAY: day, "mlflow.runName": f"{self._name} {day}", "mlflow.note.content": _NOTE}
         before = self.current
         if before is not None and before.cursor is not None:
             tags[CURSOR] = json.dumps(before.cursor.to_json())

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.clock import SECOND_US
+from headrace.clock import SECOND_US, iso
 from headrace.errors import NotFound
 from headrace.version import VersionRecord
 from training.mlmodel import save
@@ -137,7 +137,14 @@ class Registry:
                 raise
         own = {VERSION: str(record.version), CREATED: str(record.created_at_us), "headrace.sha256": snapshot.sha256}
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{path}"
-        made = self._client.create_model_version(self._name, source=source, run_id=run_id, tags={**self._tags, **own})
+        reach = "nothing learned yet" if record.watermark_us is None else f"events up to {iso(record.watermark_us)}"
+        made = self._client.create_model_version(
+            self._name,
+            source=source,
+            run_id=run_id,
+            tags={**self._tags, **own},
+            description=f"version {record.version}: {reach}",
+        )
         self._newest = Registered(record.version, record.created_at_us, str(made.version), source, run_id, ())
 
     def _dataset(self, record: VersionRecord) -> DatasetInput:

@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
 def ui(
     *,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 = any free one.")] = 5000,
+    logs: Annotated[Path, typer.Option("--logs", help="Folder of the server's log file.")] = Path("logs"),
     config: options.Config = options.DEFAULT,
 ) -> int:
     """Show MLflow's pages for this loop.
@@ -59,7 +60,9 @@ def ui(
         )
     address = f"http://{HOST}:{_free(port)}"
     with resident.until_stopped(f"headrace ui -c {config}") as stop:
-        server = _start(uri, address.rpartition(":")[2])
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / "ui.log"
+        server = _start(uri, address.rpartition(":")[2], log)
         try:
             terminal.say("MLflow starts, which takes some 20 s")
             if _ready(server, address, stop):
@@ -70,7 +73,7 @@ def ui(
         finally:
             _end(server)
         if server.returncode and not stop():
-            raise TrainingError("MLflow's server ended by itself", hint="its last lines, above, say why")
+            raise TrainingError(f"MLflow's server ended by itself: {last_line(log)}", hint=f"{log} says more")
     return terminal.Code.OK
 
 
@@ -87,14 +90,21 @@ def page(address: str, experiment: str) -> str:
     return f"{address}/#/experiments/{found}/runs?workflowType=machine_learning"
 
 
-def _start(uri: str, port: str) -> subprocess.Popen[bytes]:
+def last_line(log: Path) -> str:
+    """The last line of a file that says something."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _start(uri: str, port: str, log: Path) -> subprocess.Popen[bytes]:
     """The server, in a session of its own: Ctrl-C reaches this process, which ends it with its workers.
 
     The address of the database goes by the environment, since everybody may read the arguments of a process.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", port, "--workers", "1"]
     environment = os.environ | TRIM | {"MLFLOW_BACKEND_STORE_URI": uri}
-    return subprocess.Popen(command, env=environment, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
 
 
 def _ready(server: subprocess.Popen[bytes], address: str, stop: Callable[[], bool]) -> bool:

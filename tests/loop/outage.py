@@ -183,7 +183,8 @@ def _logged(uri: str) -> dict[str, list[int]]:
     """What MLflow has, read by a process of its own."""
     script = """
 import json, sys
-from training.tracking import VERSION, open_client
+from training.registry import VERSION
+from training.tracking import open_client
 client = open_client(sys.argv[1])
 experiments = [one.experiment_id for one in client.search_experiments() if one.name == "torture"]
 runs = client.search_runs(experiments)

@@ -146,7 +146,7 @@ class Publisher:
     def next(self) -> int:
         return 0 if self.head is None else self.head.seq + 1
 
-    def start(self) -> Entry:
+    def start(self, created_at_us: int = 1) -> Entry:
         model = {"kind": "mlp", "tables": [vars(spec) | {"features": list(spec.features)} for spec in self.specs]}
         record = VersionRecord(
             version=self.next,
@@ -157,7 +157,7 @@ class Publisher:
             schema=self.schema.to_json(),
             prior=PRIOR,
             digest=PublishedTable(self.specs).digest().to_json(),
-            created_at_us=1,
+            created_at_us=created_at_us,
             code="test",
         )
         self._published = PublishedTable(self.specs)
