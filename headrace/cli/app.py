@@ -31,6 +31,7 @@ from headrace.cli import (
     versions,
 )
 from headrace.cli.inspect import command as inspect
+from headrace.cli.report import command as report
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ COMMANDS = (
     predict,
     track,
     status,
+    report,
     probe,
     doctor,
     gc,

@@ -16,6 +16,7 @@ COMMANDS = [
     ["demo"],
     ["init"],
     ["inspect"],
+    ["report"],
     ["gc"],
     ["up"],
     ["down"],
