@@ -189,6 +189,37 @@ def test_implicit_clicks_with_many_kinds_of_features(tmp_path: Path, capfd: pyte
     assert {"pipeline", "train", "predict"} <= set(found["stages"])
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert rows_of(tmp_path / "scratch") == brute_force_clicks(events)
+    compare_clicks(tmp_path, capfd, events)
+
+
+def compare_clicks(folder: Path, capfd: pytest.CaptureFixture[str], events: list[dict[str, Any]]) -> None:
+    """The same run beside a model that scored a third of the impressions, and some before the cut."""
+    shown = [event["request"] for event in events if event["type"] == "shown"]
+    clicks = {(one["request"], one["at"]) for one in events if one["type"] == "click"}
+    times = {event["request"]: event["at"] for event in events if event["type"] == "shown"}
+    clicked = {request for request, at in clicks if at - times[request] <= 7_200_000}
+    scored = shown[int(0.6 * len(shown)) :]
+    theirs = {request: (int(request[1:]) % 17 + 1) / 18 for request in shown[::3]}
+    lines = [json.dumps({"request": request, "mine": score}) for request, score in theirs.items()]
+    (folder / "mine.jsonl").write_text("\n".join(lines))
+    mine = str(folder / "mine.jsonl")
+    found = backtest(folder, capfd, "--every", "frozen,6h,3h", "--compare", mine, "--score", "mine")
+    matched = [place for place, request in enumerate(scored) if request in theirs]
+    labels = np.array([scored[place] in clicked for place in matched])
+    (run_folder,) = (folder / "scratch").glob("*/scores")
+    curves = {arm: np.fromfile(run_folder / f"{arm}.f32", np.float32)[matched] for arm in ("frozen", "6h", "3h")}
+    curves["yours"] = np.array([theirs[scored[place]] for place in matched])
+    assert list(found) == ["frozen", "6h", "3h", "yours", "stages", "compare"]
+    for arm, scores in curves.items():
+        p = scores.astype(np.float64)
+        assert found[arm]["n"] == len(matched)
+        assert found[arm]["log_loss"] == pytest.approx(-np.log(np.where(labels, p, 1 - p)).mean())
+        assert found[arm]["calibration"] == pytest.approx(p.sum() / labels.sum())
+    assert found["compare"]["matched"] == len(matched)
+    assert (found["compare"]["scored"], found["compare"]["rows"]) == (len(scored), len(theirs))
+    refused = backtest(folder, capfd, "--compare", mine, "--score", "mime", code=2)
+    assert "--score mine" in refused["hint"]
+    assert "add --compare FILE" in backtest(folder, capfd, "--score", "mine", code=2)["hint"]
 
 
 def brute_force_clicks(events: list[dict[str, Any]]) -> list[tuple[str, int, int, float, str]]:
