@@ -189,7 +189,8 @@ def plot(result: Result, path: Path) -> None:
         axes[1].plot(middles, [one.log_loss for one in curve], label=arm, **style)
     axes[0].set_ylabel("AUC")
     axes[1].set_ylabel("log-loss")
-    axes[0].legend(title="refresh", frameon=False, ncols=len(result.scores))
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
+    axes[0].legend(title="refresh", frameon=False, ncols=len(result.scores), **above)
     axes[1].xaxis.set_major_formatter(dates.ConciseDateFormatter(axes[1].xaxis.get_major_locator()))
     figure.savefig(path, dpi=150)
     plt.close(figure)

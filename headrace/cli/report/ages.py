@@ -88,10 +88,10 @@ def in_force(records: Records, watermark_of: Callable[[int], int | None]) -> Pie
     return Pieces(np.array(lows), np.array(highs), np.array(starts, np.int64))
 
 
-def covered(versions: Sequence[Version]) -> Pieces:
-    """How long events waited, in event time, for the version that covers them."""
+def covered(versions: Sequence[Version], before: Version | None = None) -> Pieces:
+    """How long events waited, in event time, for the version that covers them. before: the version before the first."""
     starts, lows, highs = [], [], []
-    reached: int | None = None
+    reached = before.watermark_us if before else None
     for one in versions:
         mark = one.watermark_us
         if one.kind != "delta" or not one.changed or not mark:

@@ -85,10 +85,10 @@ def _freshness(found: Report, pictures: Mapping[str, tuple[bytes, bytes]]) -> st
         picture(pictures["freshness"], "age of what was served over time"),
         table(("", "p50", "p99", "longest"), cells),
         quiet(
-            "Shows: ages by the commits in the version log, each second of the span counting alike; events spread "
-            f"evenly over event time. Of each age, disorder_s = {told['disorder_s']:g} s is waiting by choice{wait}. "
-            "Does not show: how long a server took from the commit to the swap (`headrace probe` measures that), nor "
-            "when no server ran."
+            "Shows: ages by the commits in the version log, each second of the span counting alike; events as if they "
+            "came evenly in event time, in pauses, too. Of each age, disorder_s = "
+            f"{told['disorder_s']:g} s is waiting by choice{wait}. Does not show: how long a server took from the "
+            "commit to the swap (`headrace probe` measures that), nor when no server ran."
         ),
     )
 
@@ -163,7 +163,7 @@ def _counts(found: Report, pictures: Mapping[str, tuple[bytes, bytes]]) -> str:
     if found.records.newest_shards is None:
         return section("Counts", _empty(found))
     told = found.figures["counts"]
-    classes = list(dict.fromkeys(name for one in told["events"].values() for name, n in one.items() if n))
+    classes = list(dict.fromkeys(["read", *(name for one in told["events"].values() for name, n in one.items() if n)]))
     events = [(name, *(f"{one.get(name, 0):,}" for one in told["events"].values())) for name in classes]
     refused = [(reason, f"{n:,}") for reason, n in told["refused"].items()]
     kinds = [(kind, f"{n:,}") for kind, n in told["versions_by_kind"].items() if n]

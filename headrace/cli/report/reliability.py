@@ -244,13 +244,17 @@ class _Builder:
         if frozen_of is not None and (found := self._try(frozen_of)) is not None:
             return found
         for seq in self._log.seqs():
-            record = self.read(seq)
-            if record.lineage == newest.lineage and record.delta is not None and (found := self._try(seq)) is not None:
+            found = self._try(seq, newest.lineage)
+            if found is not None:
                 return found
         raise Unscored("no version can be built from what the root holds")
 
-    def _try(self, version: int) -> Generation | None:
+    def _try(self, version: int, lineage: int | None = None) -> Generation | None:
+        """None if it is no longer kept, did not learn, or is of another lineage."""
         try:
+            record = self.read(version)
+            if record.delta is None or lineage not in (None, record.lineage):
+                return None
             return self._built(version)
         except NotFound:  # collected
             return None

@@ -57,6 +57,7 @@ def report(
     records = read_records(loop, span_us=span_us, now_us=now_us, advance=advance)
     log = loop.version_log()
     pieces = ages.in_force(records, lambda seq: VersionRecord.from_entry(log.read(seq)).watermark_us)
+    waits = ages.covered(records.versions, records.before_version)
     spent = ages.steps(records.versions, records.shards)
     found, why = _scored(loop, records, rows)
     compared = losses.figures(records.versions)
@@ -72,7 +73,7 @@ def report(
         ],
         "kept": {name: list(pair) for name, pair in records.kept.items()},
         "freshness": {
-            **ages.figures(pieces, ages.covered(records.versions), spent, alive=bool(records.running)),
+            **ages.figures(pieces, waits, spent, alive=bool(records.running)),
             "disorder_s": settings.pipeline.disorder_s,
             "wait_s": settings.label.wait_s,
         },

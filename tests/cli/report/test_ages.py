@@ -93,6 +93,9 @@ def test_events_wait_for_the_version_that_covers_them():
     for part in (0.5, 0.99):
         assert pieces.quantile(part) == pytest.approx(np.quantile(waited, part), abs=0.02)
     assert pieces.high.max() == pytest.approx(waited.max(), abs=0.02)
+    later = covered(versions[30:], versions[29])
+    assert later.high.tolist() == pieces.high[-len(later) :].tolist(), "a span begins where the one before it ends"
+    assert later.start_us[0] >= versions[30].committed_us
 
 
 def test_steps_add_up_to_the_age_at_the_commit():
