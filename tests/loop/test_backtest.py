@@ -20,10 +20,14 @@ import pytest
 from headrace import config
 from headrace.cli.app import run
 from headrace.cli.freshness.arm import Arm
+from headrace.cli.freshness.armstore import ArmStore
 from headrace.cli.freshness.history import History, read_history
 from headrace.cli.freshness.periods import parse_every
 from headrace.cli.freshness.replay import Replay
+from headrace.cli.report.records import read_records
+from headrace.cli.report.reliability import scored
 from headrace.errors import LineageError
+from headrace.loop import Loop
 from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
 
@@ -190,6 +194,24 @@ def test_implicit_clicks_with_many_kinds_of_features(tmp_path: Path, capfd: pyte
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert rows_of(tmp_path / "scratch") == brute_force_clicks(events)
     compare_clicks(tmp_path, capfd, events)
+    report_agrees(tmp_path)
+
+
+def report_agrees(folder: Path) -> None:
+    """Rows that `headrace report` scores again, and what the trainer wrote of the same rows when it learned them."""
+    (root,) = (folder / "scratch").glob("*/loop")
+    loop = Loop(ArmStore(open_store(str(root)), "3h"), "clicks", 0)
+    versions = read_records(loop, span_us=None, now_us=1 << 60).versions
+    found = scored(loop, versions, 1_000_000)
+    learned = [one for one in versions if one.seq > found.reference_version and "frozen" in one.evaluation]
+    assert found.frozen
+    assert found.versions == (learned[0].seq, learned[-1].seq)
+    assert len(found.labels) == found.rows_there == sum(one.evaluation["frozen"]["n"] for one in learned)
+    late = loop.version_log().read(found.reference_version).body["gate"]["correction"]
+    logits = np.log(found.reference / (1 - found.reference)) + late
+    by_trainer = sum(one.evaluation["frozen"]["n"] * one.evaluation["frozen"]["log_loss"] for one in learned)
+    assert np.mean(np.logaddexp(0, logits) - found.labels * logits) == pytest.approx(by_trainer / len(logits), rel=1e-5)
+    assert late > 0.05, "clicks come after wait_s"
 
 
 def compare_clicks(folder: Path, capfd: pytest.CaptureFixture[str], events: list[dict[str, Any]]) -> None:
