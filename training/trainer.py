@@ -470,7 +470,10 @@ class Trainer:
         return table, Judge(self._design, Trial(version) if self._state.rows else None, (), self._history.offset)
 
     def _frozen(self) -> Scorer | None:
-        """The first version of the lineage that learned anything, as it was published; made when first needed."""
+        """The first version of the lineage that learned anything, as published, but for what late positives add.
+
+        Labels are those after `wait_s`, of which the live weights know only these. Made when first needed.
+        """
         of = self._state.frozen_of
         if of is not None and self._reference is None:
             try:
@@ -479,7 +482,8 @@ class Trainer:
                 log.warning("trainer.frozen_collected version=%d: what is frozen now is version %d", of, self._head.seq)
                 of = self._state.frozen_of = self._head.seq
                 published = published_at(self._store, self._design, of, self._history)
-            self._reference = frozen_scorer(self._design, published, self._history(of).offset)
+            record = self._history(of)
+            self._reference = frozen_scorer(self._design, published, record.offset - record.gate.get("correction", 0.0))
         return self._reference
 
     # other writers

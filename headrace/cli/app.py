@@ -32,6 +32,7 @@ from headrace.cli import (
     versions,
 )
 from headrace.cli.inspect import command as inspect
+from headrace.cli.report import command as report
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ COMMANDS = (
     track,
     ui,
     status,
+    report,
     probe,
     doctor,
     gc,

@@ -70,6 +70,8 @@ price = {{ kind = "number" }}
 both = {{ kind = "cross", of = ["user", "item"] }}
 [track]
 uri = "{uri}"
+models = 1000
+models_every_s = 0
 """
 
 

@@ -20,10 +20,14 @@ import pytest
 from headrace import config
 from headrace.cli.app import run
 from headrace.cli.freshness.arm import Arm
+from headrace.cli.freshness.armstore import ArmStore
 from headrace.cli.freshness.history import History, read_history
 from headrace.cli.freshness.periods import parse_every
 from headrace.cli.freshness.replay import Replay
+from headrace.cli.report.records import read_records
+from headrace.cli.report.reliability import scored
 from headrace.errors import LineageError
+from headrace.loop import Loop
 from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
 
@@ -189,6 +193,55 @@ def test_implicit_clicks_with_many_kinds_of_features(tmp_path: Path, capfd: pyte
     assert {"pipeline", "train", "predict"} <= set(found["stages"])
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert rows_of(tmp_path / "scratch") == brute_force_clicks(events)
+    compare_clicks(tmp_path, capfd, events)
+    report_agrees(tmp_path)
+
+
+def report_agrees(folder: Path) -> None:
+    """Rows that `headrace report` scores again, and what the trainer wrote of the same rows when it learned them."""
+    (root,) = (folder / "scratch").glob("*/loop")
+    loop = Loop(ArmStore(open_store(str(root)), "3h"), "clicks", 0)
+    versions = read_records(loop, span_us=None, now_us=1 << 60).versions
+    found = scored(loop, versions, 1_000_000)
+    learned = [one for one in versions if one.seq > found.reference_version and "frozen" in one.evaluation]
+    assert found.frozen
+    assert found.versions == (learned[0].seq, learned[-1].seq)
+    assert len(found.labels) == found.rows_there == sum(one.evaluation["frozen"]["n"] for one in learned)
+    late = loop.version_log().read(found.reference_version).body["gate"]["correction"]
+    logits = np.log(found.reference / (1 - found.reference))
+    by_trainer = sum(one.evaluation["frozen"]["n"] * one.evaluation["frozen"]["log_loss"] for one in learned)
+    assert np.mean(np.logaddexp(0, logits) - found.labels * logits) == pytest.approx(by_trainer / len(logits), rel=1e-5)
+    assert late > 0.05, "clicks come after wait_s"
+
+
+def compare_clicks(folder: Path, capfd: pytest.CaptureFixture[str], events: list[dict[str, Any]]) -> None:
+    """The same run beside a model that scored a third of the impressions, and some before the cut."""
+    shown = [event["request"] for event in events if event["type"] == "shown"]
+    clicks = {(one["request"], one["at"]) for one in events if one["type"] == "click"}
+    times = {event["request"]: event["at"] for event in events if event["type"] == "shown"}
+    clicked = {request for request, at in clicks if at - times[request] <= 7_200_000}
+    scored = shown[int(0.6 * len(shown)) :]
+    theirs = {request: (int(request[1:]) % 17 + 1) / 18 for request in shown[::3]}
+    lines = [json.dumps({"request": request, "mine": score}) for request, score in theirs.items()]
+    (folder / "mine.jsonl").write_text("\n".join(lines))
+    mine = str(folder / "mine.jsonl")
+    found = backtest(folder, capfd, "--every", "frozen,6h,3h", "--compare", mine, "--score", "mine")
+    matched = [place for place, request in enumerate(scored) if request in theirs]
+    labels = np.array([scored[place] in clicked for place in matched])
+    (run_folder,) = (folder / "scratch").glob("*/scores")
+    curves = {arm: np.fromfile(run_folder / f"{arm}.f32", np.float32)[matched] for arm in ("frozen", "6h", "3h")}
+    curves["yours"] = np.array([theirs[scored[place]] for place in matched])
+    assert list(found) == ["frozen", "6h", "3h", "yours", "stages", "compare"]
+    for arm, scores in curves.items():
+        p = scores.astype(np.float64)
+        assert found[arm]["n"] == len(matched)
+        assert found[arm]["log_loss"] == pytest.approx(-np.log(np.where(labels, p, 1 - p)).mean())
+        assert found[arm]["calibration"] == pytest.approx(p.sum() / labels.sum())
+    assert found["compare"]["matched"] == len(matched)
+    assert (found["compare"]["scored"], found["compare"]["rows"]) == (len(scored), len(theirs))
+    refused = backtest(folder, capfd, "--compare", mine, "--score", "mime", code=2)
+    assert "--score mine" in refused["hint"]
+    assert "add --compare FILE" in backtest(folder, capfd, "--score", "mine", code=2)["hint"]
 
 
 def brute_force_clicks(events: list[dict[str, Any]]) -> list[tuple[str, int, int, float, str]]:

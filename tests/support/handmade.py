@@ -146,7 +146,7 @@ class Publisher:
     def next(self) -> int:
         return 0 if self.head is None else self.head.seq + 1
 
-    def start(self, created_at_us: int = 1) -> Entry:
+    def start(self, **fields: Any) -> Entry:
         model = {"kind": "mlp", "tables": [vars(spec) | {"features": list(spec.features)} for spec in self.specs]}
         record = VersionRecord(
             version=self.next,
@@ -157,11 +157,11 @@ class Publisher:
             schema=self.schema.to_json(),
             prior=PRIOR,
             digest=PublishedTable(self.specs).digest().to_json(),
-            created_at_us=created_at_us,
+            created_at_us=1,
             code="test",
         )
         self._published = PublishedTable(self.specs)
-        return self.commit(record)
+        return self.commit(replace(record, **fields))
 
     def table(self, version: int) -> PublishedTable:
         """The published table of a version, folded from the start."""
@@ -197,21 +197,20 @@ class Publisher:
             kind="delta",
             delta=NamedFile(path, sha256_of(data), len(data)),
             digest=self._published.digest().to_json(),
-            watermark_us=1_000_000 * delta.of,
-            **fields,
+            **{"watermark_us": 1_000_000 * delta.of, **fields},
         )
 
-    def hold(self) -> Entry:
-        return self._after(kind="hold", held=((0, 1),))
+    def hold(self, **fields: Any) -> Entry:
+        return self._after(**{"kind": "hold", "held": ((0, 1),), **fields})
 
     def pin(self, version: int | None) -> Entry:
         assert self.record is not None
         return self.commit(pin_of(self.record, version, now_us=0, code="test"))
 
-    def rollback(self, to: int) -> Entry:
+    def rollback(self, to: int, *, now_us: int = 0) -> Entry:
         assert self.record is not None
         self._published = self.table(to)
-        return self.commit(rollback_of(self.record, to, self._read, now_us=0, code="test"))
+        return self.commit(rollback_of(self.record, to, self._read, now_us=now_us, code="test"))
 
     def _read(self, version: int) -> VersionRecord:
         return VersionRecord.from_entry(self.log.read(version))

@@ -40,8 +40,13 @@ def log_loss(labels: Floats, scores: Floats) -> float:
     >>> round(log_loss(np.array([1., 0.]), np.array([.5, .5])), 4)
     0.6931
     """
+    return float(losses(labels, scores).mean()) if len(labels) else float("nan")
+
+
+def losses(labels: Floats, scores: Floats) -> Floats:
+    """`-log(probability given to what happened)` of each row: float64 [n]."""
     kept = np.clip(scores, EPS, 1 - EPS)
-    return float(-np.mean(np.where(labels > 0, np.log(kept), np.log1p(-kept)))) if len(labels) else float("nan")
+    return np.asarray(-np.where(labels > 0, np.log(kept), np.log1p(-kept)))
 
 
 def calibration(labels: Floats, scores: Floats) -> float:
@@ -67,7 +72,7 @@ class Measure:
         return dict(clean(asdict(self)))
 
 
-def measure(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> Measure:
+def measure(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> Measure:
     """All three. labels, scores: [n]; rows whose label is NaN have none and do not count."""
     known = ~np.isnan(labels)
     y, p = labels[known].astype(np.float64), scores[known].astype(np.float64)
