@@ -41,6 +41,7 @@ def ui(
     *,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 = any free one.")] = 5000,
     logs: Annotated[Path, typer.Option("--logs", help="Folder of the server's log file.")] = Path("logs"),
+    as_json: options.Json = False,
     config: options.Config = options.DEFAULT,
 ) -> int:
     """Show MLflow's pages for this loop.
@@ -51,7 +52,7 @@ def ui(
     settings = options.load(config)
     uri, experiment = settings.track.uri, settings.track.experiment or settings.loop.name
     if uri.startswith(("http://", "https://")):
-        terminal.show(page(uri.rstrip("/"), experiment))
+        _say(page(uri.rstrip("/"), experiment), as_json=as_json)
         return terminal.Code.OK
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise NotFound(
@@ -66,7 +67,7 @@ def ui(
         try:
             terminal.say("MLflow starts, which takes some 20 s")
             if _ready(server, address, stop):
-                terminal.show(page(address, experiment))
+                _say(page(address, experiment), as_json=as_json)
                 terminal.say("Ctrl-C ends it")
             while not stop() and server.poll() is None:
                 time.sleep(0.1)
@@ -75,6 +76,13 @@ def ui(
         if server.returncode and not stop():
             raise TrainingError(f"MLflow's server ended by itself: {last_line(log)}", hint=f"{log} says more")
     return terminal.Code.OK
+
+
+def _say(url: str, *, as_json: bool) -> None:
+    if as_json:
+        terminal.show_line({"url": url})
+    else:
+        terminal.show(url)
 
 
 def page(address: str, experiment: str) -> str:
