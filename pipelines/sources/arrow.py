@@ -1,13 +1,15 @@
-"""Arrow IPC as rows: files (Feather 2) and streams. Whole once every batch can be read."""
+"""Arrow IPC as rows: files (Feather 2), whole once every batch can be read; streams, which may follow each other."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipelines.sources.base import Rows, Span
-from pipelines.sources.whole import Measure, RowFiles
+from pipelines.sources.whole import NOTHING, Measure, RowFiles, is_of_the_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,14 +23,23 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 class ArrowFiles(RowFiles):
     """Either form, told by its first bytes."""
 
-    def measure(self, stream: IO[bytes]) -> Measure:
-        if stream.read(len(MAGIC)) != MAGIC:
-            _require_end(stream)
-        rows = size = 0
-        for batch in _batches(stream):
-            batch.validate()
-            rows, size = rows + batch.num_rows, size + batch.nbytes
-        return Measure(rows, size)
+    def grows(self, path: str) -> bool:
+        return bool(self.fs.cat_file(path, 0, len(MAGIC)) != MAGIC)
+
+    def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
+        if _is_file(stream):
+            return _sum(_file_batches(stream), NOTHING, size)
+        while known.end < size:
+            try:
+                more = _sum(_stream_batches(stream, known.end), known, 0)
+            except Exception as error:
+                if is_of_the_bytes(error):
+                    break
+                raise
+            if stream.tell() > size:
+                break
+            known = replace(more, end=stream.tell())
+        return known
 
     def pieces(self, file: str, low: int, high: int) -> list[Span]:
         """One: a stream can only be read from its beginning."""
@@ -50,22 +61,47 @@ class ArrowFiles(RowFiles):
         return Rows(table.select(wanted), span.file, span.start)
 
 
+def _sum(batches: Iterator[pa.RecordBatch], known: Measure, end: int) -> Measure:
+    rows, size_bytes = known.units, known.size_bytes
+    for batch in batches:
+        rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
+    return Measure(rows, size_bytes, end)
+
+
+def _is_file(stream: IO[bytes]) -> bool:
+    stream.seek(0)
+    return stream.read(len(MAGIC)) == MAGIC
+
+
 def _batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
-    stream.seek(0)
-    if stream.read(len(MAGIC)) == MAGIC:
-        stream.seek(0)
-        reader = pa.ipc.open_file(stream)
-        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+    if _is_file(stream):
+        yield from _file_batches(stream)
         return
-    end = stream.seek(0, 2)
+    size, at = stream.seek(0, io.SEEK_END), 0
+    while at < size:
+        yield from _stream_batches(stream, at)
+        at = stream.tell()
+
+
+def _file_batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
     stream.seek(0)
-    while stream.tell() < end:  # streams may follow each other
-        yield from pa.ipc.open_stream(stream)
+    reader = pa.ipc.open_file(stream)
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        batch.validate()
+        yield batch
 
 
-def _require_end(stream: IO[bytes]) -> None:
-    """A stream that was cut between two batches reads well, and short: only its end marker says that it is whole."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - len(END_OF_STREAM)))
-    if stream.read() != END_OF_STREAM:
+def _stream_batches(stream: IO[bytes], at: int) -> Iterator[pa.RecordBatch]:
+    """Of the stream that begins there; the file is left behind it.
+
+    One that was cut between two batches reads well, and short: only its end marker says that it is whole.
+    """
+    stream.seek(at)
+    for batch in pa.ipc.open_stream(stream):
+        batch.validate()
+        yield batch
+    end = stream.tell()
+    stream.seek(max(at, end - len(END_OF_STREAM)))
+    if stream.read(len(END_OF_STREAM)) != END_OF_STREAM:
         raise EOFError("no end marker")

@@ -6,9 +6,11 @@ One partition, `files`. Position {"file": name, "offset": bytes or rows}, in nam
 folder. Names or folders that start with `.` or `_` are ignored.
 
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
-    others     exist once they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of unpacked text
-    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a file that
-               is read as a whole: the first 4096), "passed": {name: size} of the files that this range left behind,
+    others     are read as far as they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of
+               unpacked text. A torn end is refused as one event, once a later file exists, or on drain: the position
+               has "torn", the size of the file at that time. When the file is completed, reading goes on from there
+    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of others than
+               text: of the first 4096 of that size), "passed": {name: size} of the files that this range left behind,
                "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
     aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
 
@@ -23,8 +25,6 @@ final name, rising with time (app-2026-01-31T12.jsonl).
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,13 +32,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
-from pipelines.sources.base import Block, Reach, Span
+from pipelines.sources.base import Block, Extent, Reach, Span
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.packed import COMPRESSIONS, PackedLines
+from pipelines.sources.listing import sizes_below
+from pipelines.sources.members import COMPRESSIONS
+from pipelines.sources.packed import PackedLines
 from pipelines.sources.parquet import ParquetFiles
 
 if TYPE_CHECKING:
@@ -140,9 +141,11 @@ class FileSource:
         passed = identity["passed"] if identity else {}
         spans: list[Span] = []
         for name in sorted(name for name in {*passed, end["file"]} if name):
-            low = start["offset"] if name == start["file"] else 0
-            high = end["offset"] if name == end["file"] else self._length(name, passed[name])
+            low, refused = (start["offset"], start.get("torn")) if name == start["file"] else (0, None)
+            high, torn = (end["offset"], end.get("torn")) if name == end["file"] else self._left(name, passed[name])
             spans += self._files(name).pieces(name, low, high)
+            if torn is not None and torn != refused:
+                spans.append(Span(name, high, high, low, high, torn))
         return spans
 
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block:
@@ -151,11 +154,13 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
 
-    def _length(self, name: str, size: int) -> int:
+    def _left(self, name: str, size: int) -> tuple[int, int | None]:
+        """Where a file ended that was left behind at that size, and the size if its end was torn."""
         try:
-            return self._files(name).length(self._path(name), size)
+            extent = self._files(name).extent(self._path(name), size)
         except FileNotFoundError as error:
             raise self._vanished(name) from error
+        return extent.units, size if extent.torn else None
 
     def _reach(self, sizes: dict[str, int], committed: Any, past: _Past, max_bytes: int, *, drain: bool) -> Reach:
         names = list(sizes)
@@ -163,15 +168,16 @@ class FileSource:
         passed: dict[str, int] = {}
         at, total, caught_up = committed, 0, True
         for name in names:
-            start = committed["offset"] if name == committed["file"] else 0
-            end = self._files(name).end(self._path(name), sizes[name], start, final=drain or name != names[-1])
-            if end is None:
+            before: dict[str, Any] = committed if name == committed["file"] else {"file": name, "offset": 0}
+            final = drain or name != names[-1]
+            extent = self._files(name).end(self._path(name), sizes[name], before["offset"], final=final)
+            if extent is None:
                 break
-            cut, size = self._files(name).cut(self._path(name), start, max(start, end), max_bytes - total)
             if at["file"] and at["file"] != name:
                 passed[at["file"]] = sizes[at["file"]]
-            at, total = {"file": name, "offset": cut}, total + size
-            if cut < end or (total >= max_bytes and name != names[-1]):
+            at, size = self._cut(before, extent, sizes[name], max_bytes - total)
+            total += size
+            if at["offset"] < extent.units or (total >= max_bytes and name != names[-1]):
                 caught_up = False
                 break
         name = at["file"]
@@ -185,6 +191,15 @@ class FileSource:
         }
         return Reach(at, identity, total, caught_up, past.aside)
 
+    def _cut(self, before: dict[str, Any], extent: Extent, size: int, max_bytes: int) -> tuple[dict[str, Any], int]:
+        """How far to read in the file of a position, and about how many bytes that is."""
+        name, start = before["file"], before["offset"]
+        end = max(start, extent.units)
+        cut, bytes_read = self._files(name).cut(self._path(name), size, start, end, max_bytes)
+        if extent.torn and cut == end and before.get("torn") != size:
+            return {"file": name, "offset": cut, "torn": size}, bytes_read + 1
+        return (before if cut == start else {"file": name, "offset": cut}), bytes_read
+
     def _check(self, sizes: dict[str, int], committed: Any, identity: Any, behind: dict[str, int]) -> None:
         """Raise unless what was committed is still what lies there."""
         name, offset = committed["file"], committed["offset"]
@@ -192,18 +207,19 @@ class FileSource:
             return
         if name not in sizes:
             raise self._vanished(name)
-        size, unit = sizes[name], self._files(name).unit
-        whole = self._files(name).whole
-        if size < (identity["size"] if whole else offset):
+        size, reader = sizes[name], self._files(name)
+        least = identity["size"] if reader.whole else offset
+        if size < least:
             raise SourceTruncated(
-                f"{self._path(name)} has {size} bytes, but {identity['size'] if whole else offset} were read from it",
+                f"{self._path(name)} has {size} bytes, but {least} were read from it",
                 hint="put the file back as it was; write new events under a new name instead of truncating",
                 file=name,
                 committed=offset,
             )
-        if (whole and size != identity["size"]) or self._hash(name, offset, size) != identity["hash"]:
+        may_grow = "torn" in committed or size == identity["size"] or reader.grows(self._path(name))
+        if not may_grow or self._hash(name, offset, identity["size"]) != identity["hash"]:
             raise SourceChanged(
-                f"{self._path(name)} is another file than the one that was read up to {unit} {offset}",
+                f"{self._path(name)} is another file than the one that was read up to {reader.unit} {offset}",
                 hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new"
                 " file under its final name, rising with time",
                 file=name,
@@ -251,7 +267,7 @@ class FileSource:
             return {PurePosixPath(path).name: int(fs.size(path))}
         if not fs.isdir(path):
             raise FileNotFoundError(2, "no such folder", self.url)
-        found = _listed_locally(path, believed) if isinstance(fs, LocalFileSystem) else _listed(fs, path)
+        found = sizes_below(fs, path, believed)
         return {name: found[name] for name in sorted(found)}
 
     def _path(self, name: str) -> str:
@@ -290,39 +306,6 @@ class _Past:
             return _Past(self.behind, recent, gone)
         behind = {name: size for name, size in self.behind.items() if name in sizes}
         return _Past(behind, {}, [], behind)
-
-
-def _listed(fs: Any, path: str) -> dict[str, int]:
-    start = len(path.rstrip("/")) + 1
-    names = {full[start:]: info for full, info in fs.find(path, detail=True).items()}
-    return {name: int(info["size"]) for name, info in names.items() if not _hidden(name)}
-
-
-def _listed_locally(path: str, believed: Mapping[str, int]) -> dict[str, int]:
-    """The same in less time: a folder may hold all files of a year, and is listed on every tick."""
-    found: dict[str, int] = {}
-    folders = [(path, "")]
-    for folder, prefix in folders:
-        for name in os.listdir(folder):  # noqa: PTH208  (half the time)
-            place = prefix + name
-            size = believed.get(place)
-            if size is not None:
-                found[place] = size
-            elif name[0] not in "._":
-                full = f"{folder}/{name}"
-                try:
-                    about = os.stat(full)  # noqa: PTH116  (the same)
-                except FileNotFoundError:
-                    continue  # deleted meanwhile, or a link to nowhere
-                if not stat.S_ISDIR(about.st_mode):
-                    found[place] = about.st_size
-                elif not os.path.islink(full):  # noqa: PTH114
-                    folders.append((full, f"{place}/"))
-    return found
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "_")) or "/." in name or "/_" in name
 
 
 def _ending(name: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headrace.errors import SettingsError, SourceChanged, SourceTruncated, SourceVanished
 from pipelines.sources import files as files_module
 from pipelines.sources import lines as lines_module
+from pipelines.sources import listing as listing_module
 from pipelines.sources.base import Rows
 from pipelines.sources.files import FileSource
 
@@ -310,7 +311,7 @@ def test_folders_links_and_names_of_a_local_folder_are_as_on_any_file_system(tmp
     (tmp_path / "day=1" / "loop").symlink_to(tmp_path)
     source = FileSource(str(tmp_path))
     fs, path = source._place
-    listed = {name: size for name, size in files_module._listed(fs, path).items() if "loop" not in name}
+    listed = {name: size for name, size in listing_module._listed(fs, path).items() if "loop" not in name}
     assert source._sizes() == dict(sorted(listed.items()))
     assert list(listed) == ["day=1/b.jsonl", "day=1/f.jsonl", "day=2/a.jsonl", "e.jsonl"]
 

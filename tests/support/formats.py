@@ -59,6 +59,10 @@ def avro(rows, codec="deflate"):
     return sink.getvalue()
 
 
+def in_pieces(way, rows, size=100):
+    return b"".join(way(rows[at : at + size]) for at in range(0, len(rows), size))
+
+
 WAYS = {
     "a.jsonl": lines,
     "a.csv": csv,
@@ -71,5 +75,13 @@ WAYS = {
     "a.feather": arrow_file,
     "a.arrow": arrow_file,
     "a.arrows": arrow_stream,
+    "a.avro": avro,
+}
+
+GROWING = {  # files that are whole at several lengths
+    "a.jsonl.gz": lambda rows: in_pieces(WAYS["a.jsonl.gz"], rows),
+    "a.csv.gz": lambda rows: b"".join(gzip.compress(csv(rows)[at : at + 7_001]) for at in range(0, 50_000, 7_001)),
+    "a.jsonl.zst": lambda rows: in_pieces(WAYS["a.jsonl.zst"], rows),
+    "a.arrows": lambda rows: in_pieces(arrow_stream, rows),
     "a.avro": avro,
 }
