@@ -17,6 +17,7 @@ from fastavro.read import HEADER_SCHEMA, MAGIC
 
 from headrace.errors import WrongType
 from pipelines.sources.base import Block, Rows, Span
+from pipelines.sources.codecs import codec_of
 from pipelines.sources.whole import Measure, RowFiles
 
 if TYPE_CHECKING:
@@ -47,20 +48,18 @@ class AvroFiles(RowFiles):
         header = _Header.of(stream)
         size = stream.seek(0, io.SEEK_END)
         at, data, first = 0, io.BytesIO(), 0
+        unpack = codec_of(header.codec)
         for block in _blocks(stream, header, header.end, size):
             if at + block.rows > span.start and at < span.end:
-                if not data.tell():
-                    first = at
-                    data.write(header.data)
-                stream.seek(block.start)
-                data.write(stream.read(block.end - block.start))
+                first = at if not data.tell() else first
+                stream.seek(block.data)
+                data.write(unpack(stream.read(block.end - SYNC_BYTES - block.data)))
             at += block.rows
             if at >= span.end:
                 break
         if at < span.end:
             raise EOFError("fewer rows than there were")
-        data.seek(0)
-        found = list(fastavro.reader(data))[span.start - first : span.end - first]
+        found = header.records(data.getvalue(), at - first)[span.start - first : span.end - first]
         names = [field["name"] for field in header.schema["fields"]]
         wanted = [name for name in names if columns is None or name in columns]
         arrays = [_column([record[name] for record in found], name, path) for name in wanted]
@@ -69,12 +68,11 @@ class AvroFiles(RowFiles):
 
 @dataclass(frozen=True)
 class _Header:
-    """`data`: its bytes; `end`: their number."""
+    """`end`: its bytes."""
 
     schema: dict[str, Any]
     codec: str
     sync: bytes
-    data: bytes
     end: int
 
     @classmethod
@@ -89,9 +87,21 @@ class _Header:
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise ValueError("not a container of records")
         fastavro.parse_schema(schema, _force=True)
-        stream.seek(0)
         codec = read["meta"].get("avro.codec", b"null").decode()
-        return cls(schema, codec, read["sync"], stream.read(end), end)
+        codec_of(codec, str(getattr(stream, "path", "")))
+        return cls(schema, codec, read["sync"], end)
+
+    def records(self, data: bytes, rows: int) -> list[dict[str, Any]]:
+        """The first `rows` of blocks whose data, unpacked, follow each other."""
+        file = io.BytesIO()
+        meta = {"avro.schema": json.dumps(self.schema).encode(), "avro.codec": b"null"}
+        fastavro.schemaless_writer(file, HEADER_SCHEMA, {"magic": MAGIC, "meta": meta, "sync": self.sync})
+        fastavro.schemaless_writer(file, "long", rows)
+        fastavro.schemaless_writer(file, "bytes", data)
+        file.write(self.sync)
+        file.seek(0)
+        found: list[Any] = list(fastavro.reader(file))
+        return found
 
 
 @dataclass(frozen=True)

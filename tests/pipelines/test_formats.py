@@ -8,9 +8,9 @@ import random
 
 import fastavro
 import pytest
-from formats import GROWING, WAYS, csv, lines, packed, parquet
+from formats import GROWING, WAYS, avro, avro_in, csv, lines, packed, parquet
 
-from headrace.errors import SettingsError, SourceChanged, WrongType
+from headrace.errors import SettingsError, SourceChanged, SourceError, WrongType
 from headrace.features import Feature
 from pipelines.events import Limits, Stream
 from pipelines.parse import parse
@@ -352,6 +352,28 @@ def test_few_unpacked_files_are_kept(tmp_path, monkeypatch):
     source = FileSource(str(tmp_path))
     assert known(all_of(source)[0]) == WANTED
     assert len(source._files("a.jsonl.gz")._texts) <= packed_module.KEPT
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz", "snappy", "zstandard", "lz4"])
+def test_every_codec_of_avro(tmp_path, codec):
+    write = avro if codec in ("deflate", "bzip2", "xz") else avro_in
+    data = write(ROWS, codec)
+    (tmp_path / "a.avro").write_bytes(data)
+    for budget in (1 << 30, 5_000):
+        assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+    at = len(data) - 30  # inside the last block
+    (tmp_path / "a.avro").write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    events, refused = all_of(FileSource(str(tmp_path)))
+    assert refused == [("a.avro:0", "broken_file")] or codec in ("null", "deflate", "lz4")  # they have no checksum
+    assert len(events) + len(refused) in (1, len(ROWS))
+
+
+def test_a_codec_that_is_not_known_is_named(tmp_path):
+    data = avro(ROWS).replace(b"\x0edeflate", b"\x0ebrotli!")
+    (tmp_path / "a.avro").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.avro is packed with codec 'brotli!'") as caught:
+        all_of(FileSource(str(tmp_path)))
+    assert "snappy" in caught.value.hint
 
 
 def test_a_union_of_several_types_in_avro_is_named(tmp_path):

@@ -3,11 +3,13 @@
 import gzip
 import io
 import json
+import zlib
 
 import fastavro
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
+from fastavro.read import HEADER_SCHEMA
 
 
 def lines(rows):
@@ -56,6 +58,28 @@ def avro(rows, codec="deflate"):
     schema = {"type": "record", "name": "Event", "fields": fields}
     sink = io.BytesIO()
     fastavro.writer(sink, schema, rows, codec=codec, sync_interval=4_000)
+    return sink.getvalue()
+
+
+PACK = {  # as the Avro specification says, without the libraries that fastavro would want
+    "null": bytes,
+    "snappy": lambda data: pa.compress(data, "snappy", asbytes=True) + zlib.crc32(data).to_bytes(4, "big"),
+    "zstandard": lambda data: pa.compress(data, "zstd", asbytes=True),
+    "lz4": lambda data: len(data).to_bytes(4, "little") + pa.compress(data, "lz4_raw", asbytes=True),
+}
+
+
+def avro_in(rows, codec):
+    """Blocks that `fastavro` wrote unpacked, packed by hand."""
+    file = io.BytesIO(avro(rows, "null"))
+    header = fastavro.schemaless_reader(file, HEADER_SCHEMA, None)
+    header["meta"]["avro.codec"] = codec.encode()
+    sink = io.BytesIO()
+    fastavro.schemaless_writer(sink, HEADER_SCHEMA, header)
+    while file.tell() < len(file.getbuffer()):
+        for kind, change in (("long", int), ("bytes", PACK[codec])):
+            fastavro.schemaless_writer(sink, kind, change(fastavro.schemaless_reader(file, kind, None)))
+        sink.write(file.read(16))
     return sink.getvalue()
 
 
