@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.sources.base import Rows, Span
 from pipelines.sources.whole import NOTHING, Measure, RowFiles, is_of_the_bytes
@@ -18,6 +19,16 @@ __all__ = ["ArrowFiles"]
 
 MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+BARE = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+    pa.date64(): pa.int64(),
+    pa.time32("s"): pa.int32(),
+    pa.time32("ms"): pa.int32(),
+    pa.time64("us"): pa.int64(),
+    pa.time64("ns"): pa.int64(),
+}
 
 
 class ArrowFiles(RowFiles):
@@ -51,14 +62,53 @@ class ArrowFiles(RowFiles):
         for batch in _batches(stream):
             low, high = max(span.start - at, 0), min(span.end - at, batch.num_rows)
             if low < high:
-                batch.validate(full=True)
-                found.append(batch.slice(low, high - low))
+                found.append(batch.select(_wanted(batch, columns)).slice(low, high - low))
+                _require_structure(found[-1])
             at += batch.num_rows
             if at >= span.end:
                 break
-        table = pa.Table.from_batches(found)
-        wanted = [name for name in table.column_names if columns is None or name in columns]
-        return Rows(table.select(wanted), span.file, span.start)
+        return Rows(pa.Table.from_batches(found), span.file, span.start)
+
+
+def _wanted(batch: pa.RecordBatch, columns: Collection[str] | None) -> list[int]:
+    """Numbers of the columns; a name may be there twice."""
+    return [number for number, name in enumerate(batch.schema.names) if columns is None or name in columns]
+
+
+def _require_structure(batch: pa.RecordBatch) -> None:
+    """ArrowInvalid unless all lies where it says. A value that its type does not allow is for parsing to judge."""
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            _require_places(column)
+
+
+def _require_places(column: pa.Array) -> None:
+    if isinstance(column, pa.ExtensionArray):
+        _require_places(column.storage)
+    elif isinstance(column, pa.DictionaryArray):
+        bounds = pc.min_max(column.indices).as_py()
+        if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(column.dictionary):
+            raise pa.ArrowInvalid("an index points nowhere")
+        _require_places(column.dictionary)
+    else:
+        column.view(_without_rules(column.type)).validate(full=True)
+
+
+def _without_rules(kind: pa.DataType) -> pa.DataType:
+    """The type of the same layout that allows every value."""
+    if pa.types.is_struct(kind):
+        return pa.struct([kind.field(i).with_type(_without_rules(kind.field(i).type)) for i in range(kind.num_fields)])
+    if pa.types.is_list(kind):
+        return pa.list_(_without_rules(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_rules(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_without_rules(kind.value_type), kind.list_size)
+    if pa.types.is_decimal(kind):
+        return pa.binary(kind.byte_width)
+    return BARE.get(kind, kind)
 
 
 def _sum(batches: Iterator[pa.RecordBatch], known: Measure, end: int) -> Measure:

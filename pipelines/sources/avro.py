@@ -15,7 +15,7 @@ import fastavro
 import pyarrow as pa
 from fastavro.read import HEADER_SCHEMA, MAGIC
 
-from headrace.errors import WrongType
+from pipelines.sources.avrotypes import Types
 from pipelines.sources.base import Block, Rows, Span
 from pipelines.sources.codecs import codec_of
 from pipelines.sources.whole import Measure, RowFiles
@@ -60,9 +60,8 @@ class AvroFiles(RowFiles):
         if at < span.end:
             raise EOFError("fewer rows than there were")
         found = header.records(data.getvalue(), at - first)[span.start - first : span.end - first]
-        names = [field["name"] for field in header.schema["fields"]]
-        wanted = [name for name in names if columns is None or name in columns]
-        arrays = [_column([record[name] for record in found], name, path) for name in wanted]
+        wanted = [name for name in header.types.names if columns is None or name in columns]
+        arrays = [header.types.column(found, name, path) for name in wanted]
         return Rows(pa.table(arrays, names=wanted), span.file, span.start)
 
 
@@ -70,7 +69,7 @@ class AvroFiles(RowFiles):
 class _Header:
     """`end`: its bytes."""
 
-    schema: dict[str, Any]
+    types: Types
     codec: str
     sync: bytes
     end: int
@@ -86,22 +85,21 @@ class _Header:
         schema = json.loads(read["meta"]["avro.schema"])
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise ValueError("not a container of records")
-        fastavro.parse_schema(schema, _force=True)
         codec = read["meta"].get("avro.codec", b"null").decode()
         codec_of(codec, str(getattr(stream, "path", "")))
-        return cls(schema, codec, read["sync"], end)
+        return cls(Types(schema), codec, read["sync"], end)
 
     def records(self, data: bytes, rows: int) -> list[dict[str, Any]]:
         """The first `rows` of blocks whose data, unpacked, follow each other."""
         file = io.BytesIO()
-        meta = {"avro.schema": json.dumps(self.schema).encode(), "avro.codec": b"null"}
+        meta = {"avro.schema": json.dumps(self.types.bare).encode(), "avro.codec": b"null"}
         fastavro.schemaless_writer(file, HEADER_SCHEMA, {"magic": MAGIC, "meta": meta, "sync": self.sync})
         fastavro.schemaless_writer(file, "long", rows)
         fastavro.schemaless_writer(file, "bytes", data)
         file.write(self.sync)
         file.seek(0)
-        found: list[Any] = list(fastavro.reader(file))
-        return found
+        records: Any = fastavro.reader(file, handle_unicode_errors="surrogateescape")
+        return list(records)
 
 
 @dataclass(frozen=True)
@@ -142,14 +140,3 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return (value >> 1) ^ -(value & 1), at + place + 1
     return 0, 0
-
-
-def _column(values: list[Any], name: str, path: str) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise WrongType(
-            f"'{name}' has values of several types in {path}",
-            hint="write it as one type: a union may only add null",
-            column=name,
-        ) from error

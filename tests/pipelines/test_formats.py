@@ -354,6 +354,22 @@ def test_few_unpacked_files_are_kept(tmp_path, monkeypatch):
     assert len(source._files("a.jsonl.gz")._texts) <= packed_module.KEPT
 
 
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_zeros_behind_a_gzip_file_are_padding(tmp_path, ending):
+    """As gzip(1) has it; zstd has none. While more may come, they are waited for like any torn end."""
+    name = f"a.jsonl.{ending}"
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(WAYS[name](ROWS[:600]) + bytes(100_000))
+    reader.tick()
+    assert known(reader.events) == WANTED[:600]
+    assert reader.refused == []
+    (tmp_path / f"b.jsonl.{ending}").write_bytes(WAYS[name](ROWS[600:]))
+    reader.tick()
+    assert known(reader.events) == WANTED
+    assert [reason for _, reason in reader.refused] == ([] if ending == "gz" else ["broken_file"])
+    assert [row for made in reader.ranges for row in replayed(FileSource(str(tmp_path)), *made)[0]] == reader.events
+
+
 @pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz", "snappy", "zstandard", "lz4"])
 def test_every_codec_of_avro(tmp_path, codec):
     write = avro if codec in ("deflate", "bzip2", "xz") else avro_in
