@@ -9,8 +9,8 @@ folder. Names or folders that start with `.` or `_` are ignored.
     others     are read as far as they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of
                unpacked text. A torn end is refused as one event, once a later file exists, or on drain: the position
                has "torn", the size of the file at that time. When the file is completed, reading goes on from there
-    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of others than
-               text: of the first 4096 of that size), "passed": {name: size} of the files that this range left behind,
+    identity   {"file", "size": as last seen, "whole": bytes that will never change (of text, those committed), "hash":
+               SHA-256 of the first min(4096, whole), "passed": {name: size} of the files that this range left behind,
                "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
     aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
 
@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -41,6 +41,7 @@ from pipelines.sources.listing import sizes_below
 from pipelines.sources.members import COMPRESSIONS
 from pipelines.sources.packed import PackedLines
 from pipelines.sources.parquet import ParquetFiles
+from pipelines.sources.past import Past
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,7 +53,6 @@ __all__ = ["FileSource", "format_of"]
 PARTITION = "files"
 TEXT = ("json", "csv")
 HASH_BYTES = 4096
-RECENT = 64
 ASKED = 1000
 NOTHING: Mapping[str, int] = {}
 FORMATS = {
@@ -121,13 +121,13 @@ class FileSource:
     ) -> Reach | None:
         """How far to read. See the module's docstring for what stops it."""
         del partition  # there is one
-        past = _Past.of(identity, aside)
+        past = Past.of(identity, aside)
         try:
             sizes = self._sizes(self._believed(past.behind))
             self._check(sizes, committed, identity, past.behind)
             if not sizes:
                 return Reach(committed, identity, 0, caught_up=True)
-            return self._reach(sizes, committed, past.kept(sizes), max_bytes, drain=drain)
+            return self._reach(sizes, committed, identity, past.kept(sizes), max_bytes, drain=drain)
         except PermissionError as error:
             raise SourceError(
                 f"{self.url} may not be read: {error}", hint="give this process the right to read it"
@@ -162,7 +162,9 @@ class FileSource:
             raise self._vanished(name) from error
         return extent.units, size if extent.torn else None
 
-    def _reach(self, sizes: dict[str, int], committed: Any, past: _Past, max_bytes: int, *, drain: bool) -> Reach:
+    def _reach(
+        self, sizes: dict[str, int], committed: Any, said: Any, past: Past, max_bytes: int, *, drain: bool
+    ) -> Reach:
         names = list(sizes)
         names = names[bisect_left(names, committed["file"]) :]
         passed: dict[str, int] = {}
@@ -180,16 +182,18 @@ class FileSource:
             if at["offset"] < extent.units or (total >= max_bytes and name != names[-1]):
                 caught_up = False
                 break
-        name = at["file"]
-        identity = {
-            "file": name,
-            "size": sizes[name] if name else 0,
-            "hash": self._hash(name, at["offset"], sizes[name]) if name else "",
-            "passed": passed,
-            "recent": past.recent,
-            "gone": past.gone,
-        }
+        seen = said if said and "whole" in said and at == committed else self._seen(at, sizes)
+        about = {key: seen[key] for key in ("file", "size", "whole", "hash")}
+        identity = {**about, "passed": passed, "recent": past.recent, "gone": past.gone}
         return Reach(at, identity, total, caught_up, past.aside)
+
+    def _seen(self, at: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+        """What the identity says of the file of a position."""
+        name = at["file"]
+        if not name:
+            return {"file": "", "size": 0, "whole": 0, "hash": ""}
+        whole = self._files(name).whole_bytes(self._path(name), at["offset"], sizes[name])
+        return {"file": name, "size": sizes[name], "whole": whole, "hash": self._hash(name, whole)}
 
     def _cut(self, before: dict[str, Any], extent: Extent, size: int, max_bytes: int) -> tuple[dict[str, Any], int]:
         """How far to read in the file of a position, and about how many bytes that is."""
@@ -208,16 +212,16 @@ class FileSource:
         if name not in sizes:
             raise self._vanished(name)
         size, reader = sizes[name], self._files(name)
-        least = identity["size"] if reader.whole else offset
-        if size < least:
+        whole = identity.get("whole", identity["size"] if reader.whole else offset)  # records of 2026 do not say it
+        if size < whole:
             raise SourceTruncated(
-                f"{self._path(name)} has {size} bytes, but {least} were read from it",
+                f"{self._path(name)} has {size} bytes, but {whole} were read from it",
                 hint="put the file back as it was; write new events under a new name instead of truncating",
                 file=name,
                 committed=offset,
             )
         may_grow = "torn" in committed or size == identity["size"] or reader.grows(self._path(name))
-        if not may_grow or self._hash(name, offset, identity["size"]) != identity["hash"]:
+        if not may_grow or self._hash(name, whole) != identity["hash"]:
             raise SourceChanged(
                 f"{self._path(name)} is another file than the one that was read up to {reader.unit} {offset}",
                 hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new"
@@ -232,13 +236,31 @@ class FileSource:
             if name >= cursor:
                 return
             if behind.get(name) != size:
-                what = "grew or shrank" if name in behind else "appeared"
-                raise SourceChanged(
-                    f"{self._path(name)} {what} behind the cursor ({cursor}): its events would never be read",
-                    hint="give new files names that sort after the ones already read, and append only to the last one",
-                    file=name,
-                    cursor=cursor,
-                )
+                raise self._changed_behind(name, cursor, behind.get(name), size)
+
+    def _changed_behind(self, name: str, cursor: str, before: int | None, size: int) -> SourceChanged:
+        place, later = self._path(name), self._path(_later(name, cursor))
+        what = "appeared" if before is None else "grew" if size > before else "shrank"
+        if before is not None and size > before and self._left(name, before)[1] is not None:
+            what = (
+                f"was not whole when it was left behind with {before} bytes, so what could not be read of it is in"
+                f" quarantine (broken_file); now it has {size}, but lies"
+            )
+        if what == "shrank":
+            hint = f"put it back as it was ({before} bytes), or delete it: it has been read"
+        else:
+            hint = (
+                f"once nothing is written to {cursor} any more, give it a name that sorts after that:"
+                f" `mv {quote(place)} {quote(later)}`. It is read from its beginning then, and events of it that were"
+                " read before count as duplicates. Write new files under names that sort after those already read"
+            )
+        return SourceChanged(
+            f"{place} {what} behind the cursor ({cursor})"
+            + (": its events would never be read" if what != "shrank" else ""),
+            hint=hint,
+            file=name,
+            cursor=cursor,
+        )
 
     def _vanished(self, name: str) -> SourceVanished:
         return SourceVanished(
@@ -274,38 +296,22 @@ class FileSource:
         _, path = self._place
         return f"{path.rstrip('/')}/{name}" if self._folder else path
 
-    def _hash(self, name: str, offset: int, size: int) -> str:
+    def _hash(self, name: str, whole: int) -> str:
         fs, _ = self._place
-        length = min(HASH_BYTES, self._files(name).identity_bytes(offset, size))
+        length = min(HASH_BYTES, whole)
         return hashlib.sha256(fs.cat_file(self._path(name), 0, length) if length else b"").hexdigest()
 
 
-@dataclass(frozen=True)
-class _Past:
-    """The files behind a cursor: what identity and aside say together, and how to say it next time."""
+def _later(name: str, cursor: str) -> str:
+    """A name for a file that sorts after that of the cursor, and before those of a later time.
 
-    behind: dict[str, int]
-    recent: dict[str, int]
-    gone: list[str]
-    aside: dict[str, int] | None = None
-
-    @classmethod
-    def of(cls, identity: Any, aside: Any) -> _Past:
-        said = identity or {"recent": {}, "passed": {}, "gone": []}
-        recent = {**said["recent"], **said["passed"]}
-        behind = {**(aside or {}), **recent}
-        for name in said["gone"]:
-            behind.pop(name, None)
-        return cls(behind, recent, said["gone"])
-
-    def kept(self, sizes: Mapping[str, int]) -> _Past:
-        """Without what was deleted."""
-        recent = {name: size for name, size in self.recent.items() if name in sizes}
-        gone = sorted({*self.gone, *(self.behind.keys() - self.recent.keys() - sizes.keys())})
-        if len(recent) + len(gone) <= RECENT:
-            return _Past(self.behind, recent, gone)
-        behind = {name: size for name, size in self.behind.items() if name in sizes}
-        return _Past(behind, {}, [], behind)
+    >>> _later("b.csv.gz", "day=2/app.2026-01-31.csv.gz")
+    'day=2/app.2026-01-31_b.csv.gz'
+    """
+    stem = cursor
+    while _ending(stem) in (*FORMATS, *COMPRESSIONS):
+        stem = stem.removesuffix(PurePosixPath(stem).suffix)
+    return f"{stem}_{PurePosixPath(name).name}"
 
 
 def _ending(name: str) -> str:

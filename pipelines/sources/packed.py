@@ -1,13 +1,14 @@
 """Compressed text: lines in gzip or zstd files, which may grow by members. Offsets are bytes of the text inside.
 
-A file is unpacked once per process, into an unnamed temporary file, to which later members are added; the newest few
-are kept.
+A file is unpacked once per process, into an unnamed temporary file, to which later members are added. A process keeps
+the newest of all its sources, up to a number and a size.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PackedLines"]
 
-KEPT = 4
+KEPT_FILES = 64
+KEPT_BYTES = 1 << 30
 
 
 class PackedLines(WholeFiles):
@@ -65,15 +67,41 @@ class PackedLines(WholeFiles):
     def cat_file(self, path: str, start: int, end: int) -> bytes:
         """Bytes `[start, end)` of the text in a file: what `LineFiles` reads with."""
         with self._lock:
-            if path not in self._texts:
-                self._texts[path] = _Text(self.compression)
-            text = self._texts[path]
+            text = self._texts.get(path) or _Text(self.compression)
             if text.length < end:
                 with self.fs.open(path, "rb") as file:
                     text.add(file, int(self.fs.size(path)))
-            if len(self._texts) > KEPT:
-                self._texts.pop(next(iter(self._texts)))
+            self._texts[path] = text
+            _NEWEST.keep(self, path, text.length)
         return text.read(start, end)
+
+    def drop(self, path: str) -> None:
+        """Keep the text of a file no longer."""
+        self._texts.pop(path, None)
+
+
+class _Newest:
+    """The texts that this process keeps, of all its sources, the one that was asked for last at the end."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: dict[tuple[int, str], tuple[weakref.ref[PackedLines], int]] = {}
+
+    def keep(self, owner: PackedLines, path: str, size: int) -> None:
+        with self._lock:
+            self._kept.pop((id(owner), path), None)
+            self._kept[id(owner), path] = weakref.ref(owner), size
+            total = sum(size for _, size in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > KEPT_FILES or total > KEPT_BYTES):
+                key = next(iter(self._kept))
+                oldest, size = self._kept.pop(key)
+                total -= size
+                source = oldest()
+                if source is not None:
+                    source.drop(key[1])
+
+
+_NEWEST = _Newest()
 
 
 class _Text:

@@ -18,7 +18,7 @@ import errno
 import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace.errors import HeadraceError
 from pipelines.sources.base import Block, Broken, Extent, Span
@@ -126,8 +126,9 @@ class WholeFiles(ABC):
         """Units that can be read, of those that are whole."""
         return measure.units
 
-    def identity_bytes(self, offset: int, size: int) -> int:  # noqa: ARG002  (such a file is read as a whole)
-        return size
+    def whole_bytes(self, path: str, offset: int, size: int) -> int:  # noqa: ARG002  (of text the offset says it)
+        """How far the bytes of a file, as measured last, will never change."""
+        return min(self._measures.get(path, (0, NOTHING))[1].end, size)
 
     def read(self, path: str, span: Span, columns: Collection[str] | None) -> Block:
         if span.torn is not None:
@@ -152,7 +153,7 @@ class WholeFiles(ABC):
         known = known if 0 < known.end <= size and self.grows(path) else NOTHING
 
         def attempt(stream: IO[bytes]) -> Measure:
-            return self.measure(stream, size, known)
+            return self.measure(_first(stream, size), size, known)
 
         try:
             found = self._once(path, attempt)
@@ -206,6 +207,41 @@ class WholeFiles(ABC):
                     pass
             return self._once(path, attempt)
         return _tried(attempt, io.BytesIO(self.fs.cat_file(path)))
+
+
+class _Prefix(io.RawIOBase):
+    """The first `size` bytes of a longer stream."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._at)
+        data = self._stream.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _first(stream: IO[bytes], size: int) -> IO[bytes]:
+    longer = stream.seek(0, io.SEEK_END) > size
+    stream.seek(0)
+    return cast("IO[bytes]", _Prefix(stream, size)) if longer else stream
 
 
 def _tried(attempt: Callable[[IO[bytes]], Found], stream: IO[bytes]) -> Found:

@@ -5,6 +5,8 @@ import io
 import json
 import pickle
 import random
+import shlex
+import subprocess
 
 import fastavro
 import pytest
@@ -213,6 +215,98 @@ def test_the_end_of_a_grown_file_that_stays_torn_is_refused_not_lost(tmp_path, n
 
 
 @pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_was_called_broken_and_is_completed_is_read_as_the_error_says(tmp_path, name):
+    ending = name[1:]
+    data = WAYS[name](ROWS[400:800])
+    (tmp_path / f"a{ending}").write_bytes(WAYS[name](ROWS[:400]))
+    (tmp_path / f"b{ending}").write_bytes(data[: 2 * len(data) // 3])
+    (tmp_path / f"c{ending}").write_bytes(WAYS[name](ROWS[800:]))
+    reader = Reader(tmp_path, fresh=True)
+    reader.tick()
+    assert [reason for _, reason in reader.refused] == ["broken_file"]
+    (tmp_path / f"b{ending}").write_bytes(data)
+    with pytest.raises(SourceChanged, match="was not whole when it was left behind") as caught:
+        reader.tick()
+    assert str(2 * len(data) // 3) in caught.value.message
+    command = shlex.split(caught.value.hint.split("`")[1])
+    subprocess.run(command, check=True)
+    reader.tick()
+    reader.tick(drain=True)
+    assert sorted(set(known(reader.events))) == sorted(WANTED)
+    assert len(reader.refused) == 1
+    (tmp_path / f"d{ending}").write_bytes(WAYS[name](ROWS[:10]))  # later names are later still
+    reader.tick()
+    assert known(reader.events)[-10:] == WANTED[:10]
+
+
+def test_a_file_that_appears_or_grows_behind_the_cursor_may_be_moved(tmp_path):
+    (tmp_path / "b.2026-01-31.jsonl").write_bytes(lines(ROWS[:10]))
+    reader = Reader(tmp_path)
+    reader.tick()
+    (tmp_path / "a b.jsonl").write_bytes(lines(ROWS[10:20]))
+    with pytest.raises(SourceChanged, match="appeared behind the cursor") as caught:
+        reader.tick()
+    subprocess.run(shlex.split(caught.value.hint.split("`")[1]), check=True)
+    reader.tick()
+    with (tmp_path / "b.2026-01-31.jsonl").open("ab") as file:
+        file.write(lines(ROWS[20:30]))
+    with pytest.raises(SourceChanged, match=r"b\.2026-01-31\.jsonl grew behind the cursor") as caught:
+        reader.tick()
+    subprocess.run(shlex.split(caught.value.hint.split("`")[1]), check=True)
+    reader.tick()
+    assert known(reader.events) == [*WANTED[:20], *WANTED[:10], *WANTED[20:30]]
+    (tmp_path / "b.2026-02-01.jsonl").write_bytes(lines(ROWS[30:40]))
+    reader.tick()
+    assert known(reader.events)[-10:] == WANTED[30:40]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_had_its_full_size_from_the_beginning_is_read_once_it_is_written(tmp_path, name):
+    data = WAYS[name](ROWS)
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(bytes(len(data)))
+    for _ in range(3):
+        reader.tick()
+    for share in (3, 2):
+        (tmp_path / name).write_bytes(data[: len(data) // share].ljust(len(data), b"\0"))
+        for _ in range(2):
+            reader.tick()
+    assert known(reader.events) == WANTED[: len(reader.events)]
+    (tmp_path / name).write_bytes(data)
+    reader.tick()
+    assert len(reader.events) < len(ROWS)  # it may be being written still
+    reader.tick()
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_had_more_than_its_size_is_cut_to_it(tmp_path, name):
+    data = WAYS[name](ROWS)
+    reader = Reader(tmp_path)
+    for now in (bytes(2 * len(data)), data[: len(data) // 2].ljust(2 * len(data), b"\0"), data):
+        (tmp_path / name).write_bytes(now)
+        for _ in range(2):
+            reader.tick()
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_of_which_nothing_could_be_read_may_be_replaced(tmp_path, name):
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(b"<html>" * 20_000)
+    reader.tick(drain=True)
+    assert [reason for _, reason in reader.refused] == ["broken_file"]
+    (tmp_path / name).write_bytes(WAYS[name](ROWS))
+    for _ in range(2):
+        reader.tick()
+    reader.tick(drain=True)
+    assert known(reader.events) == WANTED
+    assert len(reader.refused) == 1
+
+
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_a_file_that_was_drained_before_it_was_whole_goes_on_when_it_is(tmp_path, name, share):
     data = WAYS[name](ROWS)
@@ -345,13 +439,25 @@ def test_the_last_line_of_a_compressed_file_needs_no_line_break(tmp_path):
     assert known(all_of(source, drain=False)[0]) == WANTED
 
 
-def test_few_unpacked_files_are_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bound", [(4, 1 << 30), (64, 20_000)])
+def test_few_unpacked_files_are_kept(tmp_path, monkeypatch, bound):
     for number in range(20):
         part = ROWS[number * 50 : number * 50 + 50]
         (tmp_path / f"{number:02}.jsonl.gz").write_bytes(gzip.compress(lines(part)))
-    source = FileSource(str(tmp_path))
-    assert known(all_of(source)[0]) == WANTED
-    assert len(source._files("a.jsonl.gz")._texts) <= packed_module.KEPT
+    files, size = bound
+    monkeypatch.setattr(packed_module, "KEPT_FILES", files)
+    monkeypatch.setattr(packed_module, "KEPT_BYTES", size)
+    sources, kept = [], []
+
+    def of(source):
+        return [text for files in source._readers.values() for text in getattr(files, "_texts", {}).values()]
+
+    for _ in range(3):  # as partitions of a pattern have each a source of its own
+        sources.append(FileSource(str(tmp_path)))
+        assert known(all_of(sources[-1])[0]) == WANTED
+        kept.append([text for source in sources for text in of(source)])
+    assert all(1 <= len(texts) <= files for texts in kept)
+    assert all(sum(text.length for text in texts) <= size for texts in kept)
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
