@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,8 +71,12 @@ def _mine(stream: Stream, table: pa.Table, marks: dict[str, np.ndarray]) -> np.n
 def _raw(table: pa.Table, row: int) -> tuple[bytes, int]:
     """A row as JSON: its first bytes, and how long it is."""
     values = {name: _shown(column[row]) for name, column in zip(table.column_names, table.columns, strict=True)}
-    text = json.dumps(values, default=str).encode("utf-8", "backslashreplace")
+    text = json.dumps(values, default=_as_json).encode("utf-8", "backslashreplace")
     return text[:RAW_BYTES], len(text)
+
+
+def _as_json(value: Any) -> float | str:
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _shown(value: pa.Scalar) -> Any:

@@ -188,6 +188,29 @@ def test_a_file_that_grows_is_another_when_its_beginning_is(tmp_path, name):
         reader.tick()
 
 
+@pytest.mark.parametrize("name", [name for name in GROWING if name != "a.csv.gz"])  # its members end within lines
+def test_drains_in_the_middle_of_growth_lose_nothing(tmp_path, name):
+    """Each that meets a torn end refuses it; what completes it is read all the same, once."""
+    data = GROWING[name](ROWS)
+    for seed in range(5):
+        folder, pace, at = tmp_path / str(seed), random.Random(seed), 0
+        folder.mkdir()
+        reader = Reader(folder)
+        while at < len(data):
+            at += pace.choice([1, 100, 1_000, 3_000])
+            (folder / name).write_bytes(data[:at])
+            reader.fresh = pace.random() < 0.5
+            for _ in range(pace.choice([0, 1, 2])):
+                reader.tick(pace.choice([1 << 30, 2_000]), drain=pace.random() < 0.3)
+        while not reader.tick(drain=True).caught_up:
+            pass
+        assert known(reader.events) == WANTED, seed
+        assert {reason for _, reason in reader.refused} <= {"broken_file"}
+        again = [replayed(FileSource(str(folder)), *made) for made in reader.ranges]
+        assert [row for events, _ in again for row in events] == reader.events
+        assert [one for _, refused in again for one in refused] == reader.refused
+
+
 @pytest.mark.parametrize("name", GROWING)
 def test_the_end_of_a_grown_file_that_stays_torn_is_refused_not_lost(tmp_path, name):
     data = GROWING[name](ROWS)

@@ -172,6 +172,7 @@ def test_what_is_shown_of_a_refused_row():
     assert (first.offset, second.offset) == (1_003, 1_004)
     assert json.loads(first.raw)["id"] == "caf\\xe9"
     assert json.loads(first.raw)["user"] == "u3"
+    assert json.loads(first.raw)["x"] == 0.75
     assert json.loads(second.raw)["t"] == 2**62
 
 
