@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace import ids, times
-from headrace.column import is_list, is_number, is_text, plain
+from headrace.column import is_list, is_number, is_text, is_whole_decimal, plain
 from headrace.errors import MissingFeature, WrongType
 from headrace.features import Feature, nearest
 
@@ -113,12 +113,12 @@ def _fits(feature: Feature, kind: pa.DataType) -> bool:
     if pa.types.is_null(kind):
         return True
     if feature.kind in ("number", "bucket"):
-        return is_number(kind)
+        return is_number(kind) or bool(pa.types.is_decimal(kind))
     if feature.kind == "time":
         return is_number(kind) or is_text(kind) or bool(pa.types.is_timestamp(kind))
     if feature.kind == "ids":
         return is_list(kind) and _fits(Feature(feature.name, "id"), kind.value_type)
-    return is_number(kind) or is_text(kind) or bool(pa.types.is_boolean(kind))
+    return is_number(kind) or is_text(kind) or is_whole_decimal(kind) or bool(pa.types.is_boolean(kind))
 
 
 def _mask(flags: pa.Array) -> Mask:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.column import is_number, is_text, plain
+from headrace.column import is_number, is_text, is_whole_decimal, plain
 from headrace.errors import WrongType
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _with_text(name: str, column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_null(kind):
         return column.cast(pa.string())
-    if is_text(kind) or is_number(kind) or pa.types.is_boolean(kind):
+    if is_text(kind) or is_number(kind) or is_whole_decimal(kind) or pa.types.is_boolean(kind):
         return column
     raise WrongType(
         f"feature '{name}' is {kind} in the events; ids are made of strings, integers or booleans",

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.column import is_number, is_text, is_whole_decimal
 from headrace.encode import encode_values, misfits
 from headrace.errors import MissingFeature, WrongType
 from headrace.features import nearest
@@ -53,7 +54,14 @@ def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray,
 
 
 def require(stream: Stream, names: Sequence[str], place: str) -> None:
-    """Raise MissingFeature unless a file with fixed columns has all that the stream needs."""
+    """Raise unless a file with fixed columns has all that the stream needs, once. MissingFeature, WrongType."""
+    twice = sorted(name for name in stream.columns if list(names).count(name) > 1)
+    if twice:
+        raise WrongType(
+            f"{place} has several columns '{twice[0]}': which one stream '{stream.name}' needs cannot be told",
+            hint="write the file anew, each column under a name of its own",
+            column=twice[0],
+        )
     missing = sorted(stream.columns - set(names))
     if missing:
         features = [f.name for f in stream.features if f.column in missing]
@@ -102,15 +110,8 @@ def _feature_reasons(feature: Feature, column: pa.Array, reasons: np.ndarray, *,
 
 def _id_text(stream: Stream, column: pa.Array) -> pa.Array:
     """Event ids as text: strings as they are, integers in decimal; an empty text is no id."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     kind = column.type
-    if not (
-        pa.types.is_integer(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_null(kind)
-    ):
+    if not (pa.types.is_integer(kind) or is_text(kind) or is_whole_decimal(kind) or pa.types.is_null(kind)):
         raise WrongType(
             f"the id of stream '{stream.name}' ('{stream.id}') is {kind}; ids of events are strings or integers",
             hint="choose another column, or write the id as text",
@@ -130,9 +131,7 @@ def _labels(columns: Columns) -> pa.Array:
 def _as_float(column: pa.Array) -> np.ndarray:
     """Numbers or booleans as float64 [n]; null = NaN."""
     kind = column.type
-    if not (
-        pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
-    ):
+    if not (pa.types.is_boolean(kind) or is_number(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
         raise WrongType(f"a label is {kind} in the events", hint="write it as a number or a boolean", type=str(kind))
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())

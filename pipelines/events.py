@@ -49,7 +49,7 @@ REASONS = {
     "too_deep": "is nested too deeply",
     "wrong_type": "has a value of another type than the settings say",
     "infinite": "has a number that is infinite or not a number",
-    "out_of_range": "has a number that its feature cannot take (float32; log1p takes numbers above -1)",
+    "out_of_range": "has a number that its feature or its type cannot take (float32; log1p takes numbers above -1)",
     "quoted_newline": "has a line break inside quotes; write it as \\n, or use JSON lines or Parquet",
     "broken_file": "is a file (or a piece) that cannot be read as its format says; write it anew under a later name",
     "missing_id": "has no id; see `id` of the stream",

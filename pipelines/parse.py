@@ -7,16 +7,18 @@ The result is a pure function of the block, the stream and the limits.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipelines.check import check, require
+from pipelines.check import check
 from pipelines.csvlines import parse_csv
 from pipelines.events import RAW_BYTES, UNATTRIBUTED, Columns, Limits, Parsed, Refused, Stream
 from pipelines.jsonlines import parse_json
 from pipelines.lines import LineIndex
+from pipelines.rows import parse_rows
 from pipelines.sources.base import Block, Broken, Lines, Rows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["parse"]
 
@@ -27,7 +29,7 @@ def parse(stream: Stream, limits: Limits, block: Block) -> Parsed:
         refused = (Refused(block.start, "broken_file", block.raw[:RAW_BYTES], block.size),) if stream.first else ()
         return Parsed((), refused)
     if isinstance(block, Rows):
-        return _rows(stream, replace(limits, nan_is_null=True), block)
+        return parse_rows(stream, limits, block)
     return _lines(stream, limits, block)
 
 
@@ -59,16 +61,3 @@ def _named(stream: Stream, feature: str, block: Lines) -> bool:
     """Whether the key of a feature stands in the block at all, if only with null."""
     path = next(f.path for f in stream.features if f.name == feature)
     return block.header is not None or json.dumps(path[-1]).encode() in block.data
-
-
-def _rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
-    table = block.table
-    require(stream, table.column_names, block.file)
-    offsets = np.arange(block.start, block.start + table.num_rows)
-
-    def raw(row: int) -> tuple[bytes, int]:
-        text = json.dumps(table.slice(row, 1).to_pylist()[0], default=str).encode()
-        return text[:RAW_BYTES], len(text)
-
-    parsed = check(stream, limits, Columns.of(stream, table), offsets, raw)
-    return replace(parsed, unseen=frozenset())

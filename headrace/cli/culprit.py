@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from headrace.config import Settings
 
 TIMES = ("missing_time", "bad_time", "time_without_unit", "time_range", "future")
+ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+"""A byte that is no UTF-8, as `pipelines.rows` shows it."""
 SHOWN = 60
 """Letters of a value."""
 
@@ -50,6 +53,10 @@ class Culprits:
         if reason == "wrong_type" and not isinstance(event.get(own.id), str | int | None):
             plain["wrong_type"] = own.id
         name = own.time if reason in TIMES else plain.get(reason)
+        if reason == "utf8":
+            places = [(one,) for one in (own.id, own.time)] + [feature.path for feature in self._features]
+            path = next((path for path in places if ESCAPED.search(str(value_at(event, path)))), None)
+            return (".".join(path), _shown(value_at(event, path))) if path else ("", "")
         wrong = () if name else (f for f in self._features if not _fits(f, value_at(event, f.path), text=bool(header)))
         for feature in wrong:
             return feature.place, _shown(value_at(event, feature.path))

@@ -13,7 +13,7 @@ from headrace.cli.sources import places
 from headrace.config.sections import MARK
 from headrace.errors import NotImplementedYet, SettingsError
 from pipelines.sources.files import FORMATS
-from pipelines.sources.packed import COMPRESSIONS
+from pipelines.sources.members import COMPRESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,9 +11,11 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.column import plain
 from headrace.errors import SettingsError, SourceError, SourceVanished
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def sample_of(source: str, format: str = "") -> pa.Table:  # noqa: A002  (the wo
         if isinstance(block, Lines):
             tables.append(_json(block.data) if block.header is None else _csv(block))
         elif isinstance(block, Rows):
-            tables.append(block.table)
+            tables.append(_rows(block.table))
         rows = sum(table.num_rows for table in tables)
         if rows >= ROWS:
             break
@@ -78,6 +80,19 @@ def _blocks(source: str, format: str) -> Iterator[Block]:  # noqa: A002
         raise SourceVanished(error.message, hint="name a file or folder of events", path=source) from error
     except SettingsError as error:
         raise SourceError(error.message, hint="rename the file, for example to events.jsonl; " + error.hint) from error
+
+
+def _rows(table: pa.Table) -> pa.Table:
+    """In plain columns, the first of each name, without the rows whose values are not what their type says."""
+    from pipelines.sound import unsound
+
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        columns.setdefault(name, plain(column))
+    wrong = np.zeros(table.num_rows, bool)
+    for values in columns.values():
+        wrong |= unsound(values)
+    return pa.table(columns).filter(pa.array(~wrong))
 
 
 def _csv(block: Lines) -> pa.Table:

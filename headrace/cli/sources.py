@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from pipelines.events import Parsed
+    from pipelines.sources.base import Source, Span
 
+ROW_BYTES = 32  # few events are shorter: the first turn gives no partition more than its share
+EVERYTHING = 1 << 62
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie evenly however many there are
 NOW_UNKNOWN_US = 1 << 62
 """A backtest has no now: nothing lies in its future."""
 
@@ -45,7 +49,10 @@ def require(settings: Settings) -> None:
 def parsed(
     settings: Settings, name: str, *, rows: int | None = None, latest_us: int = NOW_UNKNOWN_US
 ) -> Iterator[tuple[str, Parsed]]:
-    """What the pipeline makes of a stream's events, by file and block; `rows`: stop after about so many."""
+    """What the pipeline makes of a stream's events, by file and block; `rows`: stop after about so many.
+
+    Of a source with several partitions the beginnings of all, as far as `rows` goes.
+    """
     from pipelines.events import Limits
     from pipelines.parse import parse
     from pipelines.setup import setup_of
@@ -55,14 +62,32 @@ def parsed(
     stream, source = setup.streams[name], setup.sources[name]
     limits = Limits(settings.pipeline.record_bytes, latest_us)
     read = 0
-    for partition in source.partitions():
-        start = source.first(partition)
-        reach = source.reach(partition, start, None, max_bytes=1 << 62, drain=True)
-        if reach is None:
-            raise SourceError(f"{source.url} cannot be read at present", hint="is its store reachable?", stream=name)
-        for span in source.spans(partition, start, reach.position, reach.identity):
-            if rows is not None and read >= rows:
-                return
-            found = parse(stream, limits, source.read(span, stream.columns))
-            read += found.accepted + len(found.refused)
-            yield span.file, found
+    for span in _spans(source, rows):
+        if rows is not None and read >= rows:
+            return
+        found = parse(stream, limits, source.read(span, stream.columns))
+        read += found.accepted + len(found.refused)
+        yield span.file, found
+
+
+def _spans(source: Source, rows: int | None) -> Iterator[Span]:
+    """All pieces of a source, partition by partition.
+
+    rows: one will stop after so many. Then some pieces of each partition in turn, twice as much in every round.
+    """
+    names = list(source.partitions())
+    at = {name: source.first(name) for name in names}
+    left, size = names, EVERYTHING
+    if rows is not None and len(names) > 1:
+        left = [name for _, name in sorted((number * GOLDEN % 1, name) for number, name in enumerate(names))]
+        size = max(1, rows * ROW_BYTES // len(names))
+    while left:
+        for name in list(left):
+            reach = source.reach(name, at[name], None, max_bytes=size, drain=True)
+            if reach is None:
+                raise SourceError(f"{source.url} cannot be read at present", hint="is its store reachable?")
+            yield from source.spans(name, at[name], reach.position, reach.identity)
+            at[name] = reach.position
+            if reach.caught_up:
+                left.remove(name)
+        size *= 2

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.column import is_list, is_text, plain
+from headrace.column import is_list, is_number, is_text, plain
 from headrace.times import parse_time
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _look(name: str, values: pa.Array) -> Column:
         return Column(name, values, "time", naive=kind.tz is None)
     if is_text(kind):
         return _look_at_text(name, values)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if is_number(kind) or pa.types.is_decimal(kind):
         return _look_at_numbers(name, values)
     return Column(name, values, "nested")
 

@@ -1,13 +1,16 @@
-"""Arrow IPC as rows: files (Feather 2) and streams. Whole once every batch can be read."""
+"""Arrow IPC as rows: files (Feather 2), whole once every batch can be read; streams, which may follow each other."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.sources.base import Rows, Span
-from pipelines.sources.whole import Measure, RowFiles
+from pipelines.sources.whole import NOTHING, Measure, RowFiles, is_of_the_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -16,19 +19,38 @@ __all__ = ["ArrowFiles"]
 
 MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+BARE = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+    pa.date64(): pa.int64(),
+    pa.time32("s"): pa.int32(),
+    pa.time32("ms"): pa.int32(),
+    pa.time64("us"): pa.int64(),
+    pa.time64("ns"): pa.int64(),
+}
 
 
 class ArrowFiles(RowFiles):
     """Either form, told by its first bytes."""
 
-    def measure(self, stream: IO[bytes]) -> Measure:
-        if stream.read(len(MAGIC)) != MAGIC:
-            _require_end(stream)
-        rows = size = 0
-        for batch in _batches(stream):
-            batch.validate()
-            rows, size = rows + batch.num_rows, size + batch.nbytes
-        return Measure(rows, size)
+    def grows(self, path: str) -> bool:
+        return bool(self.fs.cat_file(path, 0, len(MAGIC)) != MAGIC)
+
+    def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
+        if _is_file(stream):
+            return _sum(_file_batches(stream), NOTHING, size)
+        while known.end < size:
+            try:
+                more = _sum(_stream_batches(stream, known.end), known, 0)
+            except Exception as error:
+                if is_of_the_bytes(error):
+                    break
+                raise
+            if stream.tell() > size:
+                break
+            known = replace(more, end=stream.tell())
+        return known
 
     def pieces(self, file: str, low: int, high: int) -> list[Span]:
         """One: a stream can only be read from its beginning."""
@@ -40,32 +62,96 @@ class ArrowFiles(RowFiles):
         for batch in _batches(stream):
             low, high = max(span.start - at, 0), min(span.end - at, batch.num_rows)
             if low < high:
-                batch.validate(full=True)
-                found.append(batch.slice(low, high - low))
+                found.append(batch.select(_wanted(batch, columns)).slice(low, high - low))
+                _require_structure(found[-1])
             at += batch.num_rows
             if at >= span.end:
                 break
-        table = pa.Table.from_batches(found)
-        wanted = [name for name in table.column_names if columns is None or name in columns]
-        return Rows(table.select(wanted), span.file, span.start)
+        return Rows(pa.Table.from_batches(found), span.file, span.start)
+
+
+def _wanted(batch: pa.RecordBatch, columns: Collection[str] | None) -> list[int]:
+    """Numbers of the columns; a name may be there twice."""
+    return [number for number, name in enumerate(batch.schema.names) if columns is None or name in columns]
+
+
+def _require_structure(batch: pa.RecordBatch) -> None:
+    """ArrowInvalid unless all lies where it says. A value that its type does not allow is for parsing to judge."""
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            _require_places(column)
+
+
+def _require_places(column: pa.Array) -> None:
+    if isinstance(column, pa.ExtensionArray):
+        _require_places(column.storage)
+    elif isinstance(column, pa.DictionaryArray):
+        bounds = pc.min_max(column.indices).as_py()
+        if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(column.dictionary):
+            raise pa.ArrowInvalid("an index points nowhere")
+        _require_places(column.dictionary)
+    else:
+        column.view(_without_rules(column.type)).validate(full=True)
+
+
+def _without_rules(kind: pa.DataType) -> pa.DataType:
+    """The type of the same layout that allows every value."""
+    if pa.types.is_struct(kind):
+        return pa.struct([kind.field(i).with_type(_without_rules(kind.field(i).type)) for i in range(kind.num_fields)])
+    if pa.types.is_list(kind):
+        return pa.list_(_without_rules(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_rules(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_without_rules(kind.value_type), kind.list_size)
+    if pa.types.is_decimal(kind):
+        return pa.binary(kind.byte_width)
+    return BARE.get(kind, kind)
+
+
+def _sum(batches: Iterator[pa.RecordBatch], known: Measure, end: int) -> Measure:
+    rows, size_bytes = known.units, known.size_bytes
+    for batch in batches:
+        rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
+    return Measure(rows, size_bytes, end)
+
+
+def _is_file(stream: IO[bytes]) -> bool:
+    stream.seek(0)
+    return stream.read(len(MAGIC)) == MAGIC
 
 
 def _batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
-    stream.seek(0)
-    if stream.read(len(MAGIC)) == MAGIC:
-        stream.seek(0)
-        reader = pa.ipc.open_file(stream)
-        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+    if _is_file(stream):
+        yield from _file_batches(stream)
         return
-    end = stream.seek(0, 2)
+    size, at = stream.seek(0, io.SEEK_END), 0
+    while at < size:
+        yield from _stream_batches(stream, at)
+        at = stream.tell()
+
+
+def _file_batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
     stream.seek(0)
-    while stream.tell() < end:  # streams may follow each other
-        yield from pa.ipc.open_stream(stream)
+    reader = pa.ipc.open_file(stream)
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        batch.validate()
+        yield batch
 
 
-def _require_end(stream: IO[bytes]) -> None:
-    """A stream that was cut between two batches reads well, and short: only its end marker says that it is whole."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - len(END_OF_STREAM)))
-    if stream.read() != END_OF_STREAM:
+def _stream_batches(stream: IO[bytes], at: int) -> Iterator[pa.RecordBatch]:
+    """Of the stream that begins there; the file is left behind it.
+
+    One that was cut between two batches reads well, and short: only its end marker says that it is whole.
+    """
+    stream.seek(at)
+    for batch in pa.ipc.open_stream(stream):
+        batch.validate()
+        yield batch
+    end = stream.tell()
+    stream.seek(max(at, end - len(END_OF_STREAM)))
+    if stream.read(len(END_OF_STREAM)) != END_OF_STREAM:
         raise EOFError("no end marker")

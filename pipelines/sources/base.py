@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["Block", "Broken", "Lines", "Reach", "Rows", "Source", "Span"]
+__all__ = ["Block", "Broken", "Extent", "Lines", "Reach", "Rows", "Source", "Span"]
 
 SPAN_BYTES = 4 << 20
 
@@ -43,14 +43,26 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """What of a file can be read: its first `units` (rows, or bytes of text); `torn`: something lies behind them."""
+
+    units: int
+    torn: bool = False
+
+
+@dataclass(frozen=True)
 class Span:
-    """One piece of a range: `[start, end)` of `file`, in bytes or rows; the range itself is `[low, high)` there."""
+    """One piece of a range: `[start, end)` of `file`, in bytes or rows; the range itself is `[low, high)` there.
+
+    `torn`: size in bytes that the file had when what lies behind `start` could not be read; the piece is all of that.
+    """
 
     file: str
     start: int
     end: int
     low: int
     high: int
+    torn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file, or a piece of one from `start`, that its format cannot read. `raw`: first bytes; `size`: of the file."""
+    """A file, or a piece of one from `start`, that its format cannot read. `raw`: first bytes; `size`: of it all."""
 
     file: str
     start: int

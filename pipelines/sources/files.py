@@ -6,9 +6,11 @@ One partition, `files`. Position {"file": name, "offset": bytes or rows}, in nam
 folder. Names or folders that start with `.` or `_` are ignored.
 
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
-    others     exist once they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of unpacked text
-    identity   {"file", "size": as last seen, "hash": SHA-256 of its first min(4096, committed) bytes (of a file that
-               is read as a whole: the first 4096), "passed": {name: size} of the files that this range left behind,
+    others     are read as far as they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of
+               unpacked text. A torn end is refused as one event, once a later file exists, or on drain: the position
+               has "torn", the size of the file at that time. When the file is completed, reading goes on from there
+    identity   {"file", "size": as last seen, "whole": bytes that will never change (of text, those committed), "hash":
+               SHA-256 of the first min(4096, whole), "passed": {name: size} of the files that this range left behind,
                "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
     aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
 
@@ -23,23 +25,23 @@ final name, rising with time (app-2026-01-31T12.jsonl).
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
-from pipelines.sources.base import Block, Reach, Span
+from pipelines.sources.base import Block, Extent, Reach, Span
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.packed import COMPRESSIONS, PackedLines
+from pipelines.sources.listing import sizes_below
+from pipelines.sources.members import COMPRESSIONS
+from pipelines.sources.packed import PackedLines
 from pipelines.sources.parquet import ParquetFiles
+from pipelines.sources.past import Past
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -51,7 +53,6 @@ __all__ = ["FileSource", "format_of"]
 PARTITION = "files"
 TEXT = ("json", "csv")
 HASH_BYTES = 4096
-RECENT = 64
 ASKED = 1000
 NOTHING: Mapping[str, int] = {}
 FORMATS = {
@@ -120,13 +121,13 @@ class FileSource:
     ) -> Reach | None:
         """How far to read. See the module's docstring for what stops it."""
         del partition  # there is one
-        past = _Past.of(identity, aside)
+        past = Past.of(identity, aside)
         try:
             sizes = self._sizes(self._believed(past.behind))
             self._check(sizes, committed, identity, past.behind)
             if not sizes:
                 return Reach(committed, identity, 0, caught_up=True)
-            return self._reach(sizes, committed, past.kept(sizes), max_bytes, drain=drain)
+            return self._reach(sizes, committed, identity, past.kept(sizes), max_bytes, drain=drain)
         except PermissionError as error:
             raise SourceError(
                 f"{self.url} may not be read: {error}", hint="give this process the right to read it"
@@ -140,9 +141,11 @@ class FileSource:
         passed = identity["passed"] if identity else {}
         spans: list[Span] = []
         for name in sorted(name for name in {*passed, end["file"]} if name):
-            low = start["offset"] if name == start["file"] else 0
-            high = end["offset"] if name == end["file"] else self._length(name, passed[name])
+            low, refused = (start["offset"], start.get("torn")) if name == start["file"] else (0, None)
+            high, torn = (end["offset"], end.get("torn")) if name == end["file"] else self._left(name, passed[name])
             spans += self._files(name).pieces(name, low, high)
+            if torn is not None and torn != refused:
+                spans.append(Span(name, high, high, low, high, torn))
         return spans
 
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block:
@@ -151,39 +154,55 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
 
-    def _length(self, name: str, size: int) -> int:
+    def _left(self, name: str, size: int) -> tuple[int, int | None]:
+        """Where a file ended that was left behind at that size, and the size if its end was torn."""
         try:
-            return self._files(name).length(self._path(name), size)
+            extent = self._files(name).extent(self._path(name), size)
         except FileNotFoundError as error:
             raise self._vanished(name) from error
+        return extent.units, size if extent.torn else None
 
-    def _reach(self, sizes: dict[str, int], committed: Any, past: _Past, max_bytes: int, *, drain: bool) -> Reach:
+    def _reach(
+        self, sizes: dict[str, int], committed: Any, said: Any, past: Past, max_bytes: int, *, drain: bool
+    ) -> Reach:
         names = list(sizes)
         names = names[bisect_left(names, committed["file"]) :]
         passed: dict[str, int] = {}
         at, total, caught_up = committed, 0, True
         for name in names:
-            start = committed["offset"] if name == committed["file"] else 0
-            end = self._files(name).end(self._path(name), sizes[name], start, final=drain or name != names[-1])
-            if end is None:
+            before: dict[str, Any] = committed if name == committed["file"] else {"file": name, "offset": 0}
+            final = drain or name != names[-1]
+            extent = self._files(name).end(self._path(name), sizes[name], before["offset"], final=final)
+            if extent is None:
                 break
-            cut, size = self._files(name).cut(self._path(name), start, max(start, end), max_bytes - total)
             if at["file"] and at["file"] != name:
                 passed[at["file"]] = sizes[at["file"]]
-            at, total = {"file": name, "offset": cut}, total + size
-            if cut < end or (total >= max_bytes and name != names[-1]):
+            at, size = self._cut(before, extent, sizes[name], max_bytes - total)
+            total += size
+            if at["offset"] < extent.units or (total >= max_bytes and name != names[-1]):
                 caught_up = False
                 break
-        name = at["file"]
-        identity = {
-            "file": name,
-            "size": sizes[name] if name else 0,
-            "hash": self._hash(name, at["offset"], sizes[name]) if name else "",
-            "passed": passed,
-            "recent": past.recent,
-            "gone": past.gone,
-        }
+        seen = said if said and "whole" in said and at == committed else self._seen(at, sizes)
+        about = {key: seen[key] for key in ("file", "size", "whole", "hash")}
+        identity = {**about, "passed": passed, "recent": past.recent, "gone": past.gone}
         return Reach(at, identity, total, caught_up, past.aside)
+
+    def _seen(self, at: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+        """What the identity says of the file of a position."""
+        name = at["file"]
+        if not name:
+            return {"file": "", "size": 0, "whole": 0, "hash": ""}
+        whole = self._files(name).whole_bytes(self._path(name), at["offset"], sizes[name])
+        return {"file": name, "size": sizes[name], "whole": whole, "hash": self._hash(name, whole)}
+
+    def _cut(self, before: dict[str, Any], extent: Extent, size: int, max_bytes: int) -> tuple[dict[str, Any], int]:
+        """How far to read in the file of a position, and about how many bytes that is."""
+        name, start = before["file"], before["offset"]
+        end = max(start, extent.units)
+        cut, bytes_read = self._files(name).cut(self._path(name), size, start, end, max_bytes)
+        if extent.torn and cut == end and before.get("torn") != size:
+            return {"file": name, "offset": cut, "torn": size}, bytes_read + 1
+        return (before if cut == start else {"file": name, "offset": cut}), bytes_read
 
     def _check(self, sizes: dict[str, int], committed: Any, identity: Any, behind: dict[str, int]) -> None:
         """Raise unless what was committed is still what lies there."""
@@ -192,18 +211,19 @@ class FileSource:
             return
         if name not in sizes:
             raise self._vanished(name)
-        size, unit = sizes[name], self._files(name).unit
-        whole = self._files(name).whole
-        if size < (identity["size"] if whole else offset):
+        size, reader = sizes[name], self._files(name)
+        whole = identity.get("whole", identity["size"] if reader.whole else offset)  # records of 2026 do not say it
+        if size < whole:
             raise SourceTruncated(
-                f"{self._path(name)} has {size} bytes, but {identity['size'] if whole else offset} were read from it",
+                f"{self._path(name)} has {size} bytes, but {whole} were read from it",
                 hint="put the file back as it was; write new events under a new name instead of truncating",
                 file=name,
                 committed=offset,
             )
-        if (whole and size != identity["size"]) or self._hash(name, offset, size) != identity["hash"]:
+        may_grow = "torn" in committed or size == identity["size"] or reader.grows(self._path(name))
+        if not may_grow or self._hash(name, whole) != identity["hash"]:
             raise SourceChanged(
-                f"{self._path(name)} is another file than the one that was read up to {unit} {offset}",
+                f"{self._path(name)} is another file than the one that was read up to {reader.unit} {offset}",
                 hint="rotation by renaming and rewriting in place are refused: put the file back, and write each new"
                 " file under its final name, rising with time",
                 file=name,
@@ -216,13 +236,31 @@ class FileSource:
             if name >= cursor:
                 return
             if behind.get(name) != size:
-                what = "grew or shrank" if name in behind else "appeared"
-                raise SourceChanged(
-                    f"{self._path(name)} {what} behind the cursor ({cursor}): its events would never be read",
-                    hint="give new files names that sort after the ones already read, and append only to the last one",
-                    file=name,
-                    cursor=cursor,
-                )
+                raise self._changed_behind(name, cursor, behind.get(name), size)
+
+    def _changed_behind(self, name: str, cursor: str, before: int | None, size: int) -> SourceChanged:
+        place, later = self._path(name), self._path(_later(name, cursor))
+        what = "appeared" if before is None else "grew" if size > before else "shrank"
+        if before is not None and size > before and self._left(name, before)[1] is not None:
+            what = (
+                f"was not whole when it was left behind with {before} bytes, so what could not be read of it is in"
+                f" quarantine (broken_file); now it has {size}, but lies"
+            )
+        if what == "shrank":
+            hint = f"put it back as it was ({before} bytes), or delete it: it has been read"
+        else:
+            hint = (
+                f"once nothing is written to {cursor} any more, give it a name that sorts after that:"
+                f" `mv {quote(place)} {quote(later)}`. It is read from its beginning then, and events of it that were"
+                " read before count as duplicates. Write new files under names that sort after those already read"
+            )
+        return SourceChanged(
+            f"{place} {what} behind the cursor ({cursor})"
+            + (": its events would never be read" if what != "shrank" else ""),
+            hint=hint,
+            file=name,
+            cursor=cursor,
+        )
 
     def _vanished(self, name: str) -> SourceVanished:
         return SourceVanished(
@@ -251,78 +289,29 @@ class FileSource:
             return {PurePosixPath(path).name: int(fs.size(path))}
         if not fs.isdir(path):
             raise FileNotFoundError(2, "no such folder", self.url)
-        found = _listed_locally(path, believed) if isinstance(fs, LocalFileSystem) else _listed(fs, path)
+        found = sizes_below(fs, path, believed)
         return {name: found[name] for name in sorted(found)}
 
     def _path(self, name: str) -> str:
         _, path = self._place
         return f"{path.rstrip('/')}/{name}" if self._folder else path
 
-    def _hash(self, name: str, offset: int, size: int) -> str:
+    def _hash(self, name: str, whole: int) -> str:
         fs, _ = self._place
-        length = min(HASH_BYTES, self._files(name).identity_bytes(offset, size))
+        length = min(HASH_BYTES, whole)
         return hashlib.sha256(fs.cat_file(self._path(name), 0, length) if length else b"").hexdigest()
 
 
-@dataclass(frozen=True)
-class _Past:
-    """The files behind a cursor: what identity and aside say together, and how to say it next time."""
+def _later(name: str, cursor: str) -> str:
+    """A name for a file that sorts after that of the cursor, and before those of a later time.
 
-    behind: dict[str, int]
-    recent: dict[str, int]
-    gone: list[str]
-    aside: dict[str, int] | None = None
-
-    @classmethod
-    def of(cls, identity: Any, aside: Any) -> _Past:
-        said = identity or {"recent": {}, "passed": {}, "gone": []}
-        recent = {**said["recent"], **said["passed"]}
-        behind = {**(aside or {}), **recent}
-        for name in said["gone"]:
-            behind.pop(name, None)
-        return cls(behind, recent, said["gone"])
-
-    def kept(self, sizes: Mapping[str, int]) -> _Past:
-        """Without what was deleted."""
-        recent = {name: size for name, size in self.recent.items() if name in sizes}
-        gone = sorted({*self.gone, *(self.behind.keys() - self.recent.keys() - sizes.keys())})
-        if len(recent) + len(gone) <= RECENT:
-            return _Past(self.behind, recent, gone)
-        behind = {name: size for name, size in self.behind.items() if name in sizes}
-        return _Past(behind, {}, [], behind)
-
-
-def _listed(fs: Any, path: str) -> dict[str, int]:
-    start = len(path.rstrip("/")) + 1
-    names = {full[start:]: info for full, info in fs.find(path, detail=True).items()}
-    return {name: int(info["size"]) for name, info in names.items() if not _hidden(name)}
-
-
-def _listed_locally(path: str, believed: Mapping[str, int]) -> dict[str, int]:
-    """The same in less time: a folder may hold all files of a year, and is listed on every tick."""
-    found: dict[str, int] = {}
-    folders = [(path, "")]
-    for folder, prefix in folders:
-        for name in os.listdir(folder):  # noqa: PTH208  (half the time)
-            place = prefix + name
-            size = believed.get(place)
-            if size is not None:
-                found[place] = size
-            elif name[0] not in "._":
-                full = f"{folder}/{name}"
-                try:
-                    about = os.stat(full)  # noqa: PTH116  (the same)
-                except FileNotFoundError:
-                    continue  # deleted meanwhile, or a link to nowhere
-                if not stat.S_ISDIR(about.st_mode):
-                    found[place] = about.st_size
-                elif not os.path.islink(full):  # noqa: PTH114
-                    folders.append((full, f"{place}/"))
-    return found
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "_")) or "/." in name or "/_" in name
+    >>> _later("b.csv.gz", "day=2/app.2026-01-31.csv.gz")
+    'day=2/app.2026-01-31_b.csv.gz'
+    """
+    stem = cursor
+    while _ending(stem) in (*FORMATS, *COMPRESSIONS):
+        stem = stem.removesuffix(PurePosixPath(stem).suffix)
+    return f"{stem}_{PurePosixPath(name).name}"
 
 
 def _ending(name: str) -> str:

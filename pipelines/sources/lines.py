@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import SourceTruncated
-from pipelines.sources.base import SPAN_BYTES, Lines, Span
+from pipelines.sources.base import SPAN_BYTES, Extent, Lines, Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,27 +33,32 @@ class LineFiles:
         self.csv = csv
         self._header = lru_cache(maxsize=256)(self._read_header)
 
-    def end(self, path: str, size: int, start: int, *, final: bool) -> int:
-        """End of what may be read: after the last complete line, or the whole file when nothing more can follow."""
-        return size if final else self._newline_before(path, start, size)
+    def end(self, path: str, size: int, start: int, *, final: bool) -> Extent:
+        """What may be read: up to the last complete line, or the whole file when nothing more can follow."""
+        return Extent(size if final else self.newline_before(path, start, size))
 
-    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]:
+    def extent(self, path: str, size: int) -> Extent:  # noqa: ARG002  (other formats need the path)
+        return Extent(size)
+
+    def grows(self, path: str) -> bool:  # noqa: ARG002  (the same)
+        return True
+
+    def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]:
         """(position, bytes): at most `max_bytes` from `start`, cut after a line; at least one line."""
+        del size  # of compressed text it is not that of the text
         if end - start <= max_bytes:
             return end, end - start
-        at = self._newline_before(path, start, start + max_bytes)
+        at = self.newline_before(path, start, start + max_bytes)
         if at == start:
             at = self._newline_after(path, start, end)
         return at, at - start
 
-    def identity_bytes(self, offset: int, size: int) -> int:
+    def whole_bytes(self, path: str, offset: int, size: int) -> int:  # noqa: ARG002  (the same)
+        """How far the bytes of a file will never change."""
         return min(offset, size)
 
     def pieces(self, file: str, low: int, high: int) -> list[Span]:
         return [Span(file, at, min(at + SPAN_BYTES, high), low, high) for at in range(low, high, SPAN_BYTES)]
-
-    def length(self, path: str, size: int) -> int:  # noqa: ARG002  (rows of a Parquet file need the path)
-        return size
 
     def read(self, path: str, span: Span, columns: Collection[str] | None) -> Lines:
         del columns  # lines are read whole
@@ -79,7 +84,7 @@ class LineFiles:
         line = self.fs.cat_file(path, 0, HEADER_BYTES).removeprefix(BOM).split(b"\n", 1)[0]
         return tuple(next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), []))
 
-    def _newline_before(self, path: str, start: int, end: int) -> int:
+    def newline_before(self, path: str, start: int, end: int) -> int:
         """Offset after the last newline in `[start, end)`; `start` when there is none."""
         while end > start:
             low = max(start, end - SCAN_BYTES)

@@ -1,34 +1,34 @@
-"""Compressed text: lines in gzip or zstd files. Whole once its end verifies; offsets are bytes of the text inside.
+"""Compressed text: lines in gzip or zstd files, which may grow by members. Offsets are bytes of the text inside.
 
-A file is unpacked once per process, into an unnamed temporary file; the newest few are kept.
+A file is unpacked once per process, into an unnamed temporary file, to which later members are added. A process keeps
+the newest of all its sources, up to a number and a size.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.whole import Measure, NotWhole, WholeFiles
+from pipelines.sources.members import is_padding, unpacked
+from pipelines.sources.whole import Measure, WholeFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pipelines.sources.base import Lines, Span
 
-__all__ = ["COMPRESSIONS", "PackedLines"]
+__all__ = ["PackedLines"]
 
-COMPRESSIONS = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
-COPY_BYTES = 1 << 20
-KEPT = 4
+KEPT_FILES = 64
+KEPT_BYTES = 1 << 30
 
 
 class PackedLines(WholeFiles):
-    """JSON lines or CSV in gzip (of any number of members) or zstd, on any fsspec file system."""
+    """JSON lines or CSV in gzip or zstd, on any fsspec file system."""
 
     unit = "byte of the text"
 
@@ -36,22 +36,26 @@ class PackedLines(WholeFiles):
         super().__init__(fs)
         self.compression = compression
         self._lines = LineFiles(self, csv=csv)
-        self._unpacked: dict[tuple[str, int], _Text] = {}
+        self._texts: dict[str, _Text] = {}
         self._lock = Lock()
 
-    def measure(self, stream: IO[bytes]) -> Measure:
-        size = 0
-        with pa.CompressedInputStream(stream, self.compression) as text:
-            while piece := text.read(COPY_BYTES):
-                size += len(piece)
-        return Measure(size, size)
+    def grows(self, path: str) -> bool:  # noqa: ARG002  (every one may)
+        return True
 
-    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]:
-        try:
-            self.measured(path, int(self.fs.size(path)))
-        except NotWhole:
-            return end, (end - start) * max(1, int(self.fs.size(path)))
-        return self._lines.cut(path, start, end, max_bytes)
+    def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
+        end, units, more = known.end, known.units, 0
+        for text, behind in unpacked(stream, self.compression, end, size):
+            more += len(text)
+            if behind:
+                end, units, more = behind, units + more, 0
+        return Measure(units, units, end, padded=is_padding(stream, self.compression, end, size))
+
+    def readable(self, path: str, measure: Measure, *, torn: bool) -> int:
+        """A line that goes on in the next member ends with it."""
+        return self._lines.newline_before(path, 0, measure.units) if torn else measure.units
+
+    def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]:
+        return self._lines.cut(path, size, start, end, max_bytes)
 
     def pieces(self, file: str, low: int, high: int) -> list[Span]:
         return self._lines.pieces(file, low, high)
@@ -63,34 +67,73 @@ class PackedLines(WholeFiles):
     def cat_file(self, path: str, start: int, end: int) -> bytes:
         """Bytes `[start, end)` of the text in a file: what `LineFiles` reads with."""
         with self._lock:
-            text = self._text(path)
+            text = self._texts.get(path) or _Text(self.compression)
+            if text.length < end:
+                with self.fs.open(path, "rb") as file:
+                    text.add(file, int(self.fs.size(path)))
+            self._texts[path] = text
+            _NEWEST.keep(self, path, text.length)
         return text.read(start, end)
 
-    def _text(self, path: str) -> _Text:
-        key = (path, int(self.fs.size(path)))
-        if key not in self._unpacked:
-            with self.fs.open(path, "rb") as file:
-                self._unpacked[key] = _Text(pa.CompressedInputStream(file, self.compression))
-            if len(self._unpacked) > KEPT:
-                self._unpacked.pop(next(iter(self._unpacked)))
-        return self._unpacked[key]
+    def drop(self, path: str) -> None:
+        """Keep the text of a file no longer."""
+        self._texts.pop(path, None)
+
+
+class _Newest:
+    """The texts that this process keeps, of all its sources, the one that was asked for last at the end."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: dict[tuple[int, str], tuple[weakref.ref[PackedLines], int]] = {}
+
+    def keep(self, owner: PackedLines, path: str, size: int) -> None:
+        with self._lock:
+            self._kept.pop((id(owner), path), None)
+            self._kept[id(owner), path] = weakref.ref(owner), size
+            total = sum(size for _, size in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > KEPT_FILES or total > KEPT_BYTES):
+                key = next(iter(self._kept))
+                oldest, size = self._kept.pop(key)
+                total -= size
+                source = oldest()
+                if source is not None:
+                    source.drop(key[1])
+
+
+_NEWEST = _Newest()
 
 
 class _Text:
-    """What a stream gives, in an unnamed file that lives as long as this does: others may still be reading it."""
+    """The text of whole members, in an unnamed file that lives as long as this does: others may still be reading it."""
 
     _file: IO[bytes] | None = None
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        file = self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        while piece := memoryview(stream.read(COPY_BYTES)):
-            while piece:
-                piece = piece[file.write(piece) :]
+    def __init__(self, compression: str) -> None:
+        self.compression = compression
+        self.length = 0  # bytes of text, of whole members
+        self._end = 0  # bytes of the file that they are in
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
 
     def __del__(self) -> None:
         if self._file is not None:
             self._file.close()
 
+    def add(self, stream: IO[bytes], size: int) -> None:
+        """The members that are new."""
+        at = self.length
+        for text, behind in unpacked(stream, self.compression, self._end, size):
+            self._write(memoryview(text), at)
+            at += len(text)
+            if behind:
+                self.length, self._end = at, behind
+
     def read(self, start: int, end: int) -> bytes:
         assert self._file is not None
-        return os.pread(self._file.fileno(), end - start, start)
+        return os.pread(self._file.fileno(), min(end, self.length) - start, start) if start < self.length else b""
+
+    def _write(self, text: memoryview, at: int) -> None:
+        assert self._file is not None
+        while text:
+            written = os.pwrite(self._file.fileno(), text, at)
+            text, at = text[written:], at + written

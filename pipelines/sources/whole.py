@@ -1,12 +1,15 @@
-"""Files that exist once they are whole and never change after that: what all such formats share.
+"""Files of which nothing can be read before its end is there: what all such formats share.
 
-A file is whole when its format can be read to the end (`measure`). Until then the last file of a folder is waited for:
-it may be being written. One that is still not whole once a later file exists, or on drain, is broken: it counts as one
-unit, and reading it gives a `Broken` block, which goes to quarantine as one refused event. So does a piece of a whole
-file whose bytes turn out to be damaged. Its neighbours never notice.
+Formats are of two sorts. *One piece*: Parquet and Arrow files exist once they can be read to the end (`measure`), and
+never change after that. *Pieces in a row*: Avro files (blocks), gzip (members), zstd (frames) and Arrow streams may
+grow; every whole piece can be read as soon as it is there, and what it holds never moves.
 
-A failure counts as broken only when it repeats on bytes that the store has given: one that does not answer is an
-outage. A file that is waited for is looked into again only once it has stopped growing.
+What lies behind the last whole piece is *torn*. It is waited for in the last file of a folder, since it may be being
+written. Once a later file exists, or on drain, it is refused as one event: reading it gives a `Broken` block. So does a
+piece whose bytes turn out to be damaged. Neighbours never notice.
+
+A failure counts as such only when it repeats on bytes that the store has given: one that does not answer is an outage.
+A file with a torn end is looked into again once it stops changing, or once the torn end is twice as long.
 """
 
 from __future__ import annotations
@@ -15,31 +18,51 @@ import errno
 import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace.errors import HeadraceError
-from pipelines.sources.base import Block, Broken, Span
+from pipelines.sources.base import Block, Broken, Extent, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["Measure", "NotWhole", "RowFiles", "WholeFiles"]
+__all__ = ["NOTHING", "Measure", "NotWhole", "RowFiles", "WholeFiles", "is_of_the_bytes"]
 
 KNOWN = 1024  # measures kept; a source may live through many more files
 RAW_BYTES = 4096
 IN_MEMORY = 256 << 20  # bytes of a file that fails
 CHUNK = 8 << 20
 SPAN_ROWS = 1 << 16
+CHANGES = ("mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag")
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a whole file holds: units (rows, or bytes of unpacked text), and about how many bytes they take."""
+    """What the first `end` bytes of a file hold, all whole: units (rows, or bytes of unpacked text), and about how many
+    bytes they take. `padded`: nothing but padding, as the format allows it, lies behind them."""
 
     units: int
     size_bytes: int
+    end: int
+    padded: bool = False
+
+    def whole(self, size: int) -> bool:
+        """Whether a file of that many bytes has no torn end."""
+        return size > 0 and (self.end == size or (self.padded and self.end > 0))
+
+
+NOTHING = Measure(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """A file with a torn end. state: as last seen; looked: into that; due: size from which it is looked into anyway."""
+
+    state: tuple[Any, ...]
+    looked: bool
+    due: int
 
 
 class NotWhole(Exception):
@@ -47,114 +70,195 @@ class NotWhole(Exception):
 
 
 class WholeFiles(ABC):
-    """One format on any fsspec file system. A format says `measure`, `cut`, `pieces` and `take`."""
+    """One format on any fsspec file system. A format says `measure`, `cut`, `pieces`, `take` and whether it `grows`."""
 
     unit: str
     whole = True
 
     def __init__(self, fs: Any) -> None:
         self.fs = fs
-        self._measures: dict[tuple[str, int], Measure] = {}
-        self._waits: dict[str, tuple[int, bool]] = {}  # by path: size as last seen, whether it was looked into
+        self._measures: dict[str, tuple[int, Measure]] = {}  # by path: of its first so many bytes
+        self._waits: dict[str, _Wait] = {}
 
     @abstractmethod
-    def measure(self, stream: IO[bytes]) -> Measure:
-        """Of a whole file; raises anything where it is not."""
+    def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
+        """Of the first `size` bytes, of which `known` are measured already. Raises anything where nothing is whole."""
 
     @abstractmethod
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Block:
-        """One piece of a whole file; raises anything where it is damaged."""
+        """One piece of what is whole; raises anything where it is damaged."""
 
     @abstractmethod
-    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]: ...
+    def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]: ...
 
     @abstractmethod
     def pieces(self, file: str, low: int, high: int) -> list[Span]: ...
 
-    def end(self, path: str, size: int, start: int, *, final: bool) -> int | None:  # noqa: ARG002  (text has tails)
-        """Units of the file, 1 if it is broken; None while it may be being written."""
-        if not final and path in self._waits:
-            seen, looked = self._waits[path]
-            if seen != size or looked:
-                self._waits[path] = (size, seen == size)
+    def grows(self, path: str) -> bool:  # noqa: ARG002  (of Arrow it depends on the file)
+        """Whether a whole file may become a longer one."""
+        return False
+
+    def end(self, path: str, size: int, start: int, *, final: bool) -> Extent | None:
+        """What may be read; None = nothing behind `start` yet, and it is waited for."""
+        if final:
+            return self.extent(path, size)
+        seen, known = self._measures.get(path, (0, NOTHING))
+        if not seen == size == known.end and self._due(path, size):
+            known = self.measured(path, size, sure=False)
+            if not known.end or known.end < size:
+                self._wait(path, size, due=2 * size - known.end)
+            elif not self.grows(path) and int(self.fs.size(path)) != size:  # it was being written while it was measured
+                self._measures.pop(path, None)
+                self._wait(path, size, due=size)
                 return None
-        try:
-            units = self.measured(path, size, sure=final).units
-        except NotWhole:
-            if final:
-                return 1
-            self._waits[path] = (size, True)
-            return None
-        if int(self.fs.size(path)) != size:  # it was being written while it was measured
-            self._measures.pop((path, size), None)
-            self._waits[path] = (size, True)
-            return None
-        self._waits.pop(path, None)
-        return units
+            else:
+                self._waits.pop(path, None)
+        units = self.readable(path, known, torn=True) if known.units > start else start
+        return Extent(units) if units > start or 0 < known.end == size else None
 
-    def length(self, path: str, size: int) -> int:
-        """Units of a file that was left behind."""
-        try:
-            return self.measured(path, size).units
-        except NotWhole:
-            return 1
+    def extent(self, path: str, size: int) -> Extent:
+        """Of the first `size` bytes of a file that nothing is waited for in."""
+        measure = self.measured(path, size)
+        torn = not measure.whole(size)
+        return Extent(self.readable(path, measure, torn=torn), torn)
 
-    def identity_bytes(self, offset: int, size: int) -> int:  # noqa: ARG002  (such a file is read as a whole)
-        return size
+    def readable(self, path: str, measure: Measure, *, torn: bool) -> int:  # noqa: ARG002  (text ends with a line)
+        """Units that can be read, of those that are whole."""
+        return measure.units
+
+    def whole_bytes(self, path: str, offset: int, size: int) -> int:  # noqa: ARG002  (of text the offset says it)
+        """How far the bytes of a file, as measured last, will never change."""
+        return min(self._measures.get(path, (0, NOTHING))[1].end, size)
 
     def read(self, path: str, span: Span, columns: Collection[str] | None) -> Block:
-        size = int(self.fs.size(path))
+        if span.torn is not None:
+            measure = self.measured(path, span.torn)
+            end = measure.end if measure.units else 0
+            raw = self.fs.cat_file(path, end, min(span.torn, end + RAW_BYTES)) if end < span.torn else b""
+            return Broken(span.file, span.start, raw, span.torn - end)
         try:
-            self.measured(path, size)
             return self._surely(path, lambda stream: self.take(path, stream, span, columns))
         except NotWhole:
+            size = int(self.fs.size(path))
             raw = self.fs.cat_file(path, 0, min(size, RAW_BYTES)) if size and span.start == 0 else b""
             return Broken(span.file, span.start, raw, size)
 
     def measured(self, path: str, size: int, *, sure: bool = True) -> Measure:
-        """The measure of a file. NotWhole, of which one may only be `sure` after a second look."""
+        """What is whole of the first `size` bytes. `sure`: a torn end is looked at twice, the second time in memory."""
         if not size:
-            raise NotWhole
-        key = (path, size)
-        if key not in self._measures:
-            self._measures[key] = self._surely(path, self.measure) if sure else self._once(path, self.measure)
-            if len(self._measures) > KNOWN:
-                self._measures.pop(next(iter(self._measures)))
-        return self._measures[key]
+            return NOTHING
+        before, known = self._measures.get(path, (0, NOTHING))
+        if before == size == known.end:
+            return known
+        known = known if 0 < known.end <= size and self.grows(path) else NOTHING
+
+        def attempt(stream: IO[bytes]) -> Measure:
+            return self.measure(_first(stream, size), size, known)
+
+        try:
+            found = self._once(path, attempt)
+        except NotWhole:
+            found = known
+        if sure and not found.whole(size):
+            try:
+                found = self._again(path, attempt)
+            except NotWhole:
+                found = known
+        self._measures.pop(path, None)
+        self._measures[path] = size, found
+        if len(self._measures) > KNOWN:
+            self._measures.pop(next(iter(self._measures)))
+        return found
+
+    def _due(self, path: str, size: int) -> bool:
+        """Whether to look into a file."""
+        wait = self._waits.get(path)
+        if wait is None:
+            return True
+        state = self._state(path, size)
+        if state == wait.state:
+            return not wait.looked
+        self._waits[path] = _Wait(state, looked=False, due=wait.due)
+        return size >= wait.due
+
+    def _wait(self, path: str, size: int, due: int) -> None:
+        self._waits[path] = _Wait(self._state(path, size), looked=True, due=due)
+
+    def _state(self, path: str, size: int) -> tuple[Any, ...]:
+        """What changes when a file is written, even one that had its full size from the beginning."""
+        about = self.fs.info(path)
+        return (size, *(about.get(key) for key in CHANGES))
 
     def _once(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
-        try:
-            with self.fs.open(path, "rb") as stream:
-                return attempt(stream)
-        except (FileNotFoundError, PermissionError, MemoryError, HeadraceError):
-            raise
-        except Exception as error:  # decoders raise anything on bytes that they do not expect
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise  # of the system, such as a full disk: decoders give no number, but seek before the beginning
-            raise NotWhole from error
+        with self.fs.open(path, "rb") as stream:
+            return _tried(attempt, stream)
 
     def _surely(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
         try:
             return self._once(path, attempt)
         except NotWhole:
-            if self.fs.size(path) > IN_MEMORY:
-                self._read_through(path)
-                return self._once(path, attempt)
-            data = self.fs.cat_file(path)  # OSError: the store fails, not the file
-        try:
-            return attempt(io.BytesIO(data))
-        except (MemoryError, HeadraceError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise
-            raise NotWhole from error
+            return self._again(path, attempt)
 
-    def _read_through(self, path: str) -> None:
-        """OSError where the store does not give all bytes."""
-        with self.fs.open(path, "rb") as stream:
-            while stream.read(CHUNK):
-                pass
+    def _again(self, path: str, attempt: Callable[[IO[bytes]], Found]) -> Found:
+        """On bytes that the store has surely given. OSError: the store fails, not the file."""
+        if self.fs.size(path) > IN_MEMORY:
+            with self.fs.open(path, "rb") as stream:
+                while stream.read(CHUNK):
+                    pass
+            return self._once(path, attempt)
+        return _tried(attempt, io.BytesIO(self.fs.cat_file(path)))
+
+
+class _Prefix(io.RawIOBase):
+    """The first `size` bytes of a longer stream."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._at)
+        data = self._stream.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _first(stream: IO[bytes], size: int) -> IO[bytes]:
+    longer = stream.seek(0, io.SEEK_END) > size
+    stream.seek(0)
+    return cast("IO[bytes]", _Prefix(stream, size)) if longer else stream
+
+
+def _tried(attempt: Callable[[IO[bytes]], Found], stream: IO[bytes]) -> Found:
+    try:
+        return attempt(stream)
+    except Exception as error:
+        if is_of_the_bytes(error):
+            raise NotWhole from error
+        raise
+
+
+def is_of_the_bytes(error: Exception) -> bool:
+    """Whether a decoder may have raised this on bytes that it does not expect: it raises anything then."""
+    if isinstance(error, FileNotFoundError | PermissionError | MemoryError | HeadraceError):
+        return False
+    # one of the system, such as a full disk, has a number: decoders give none, but seek before the beginning
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
 class RowFiles(WholeFiles):
@@ -162,15 +266,11 @@ class RowFiles(WholeFiles):
 
     unit = "row"
 
-    def cut(self, path: str, start: int, end: int, max_bytes: int) -> tuple[int, int]:
+    def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]:
         """(row, bytes): about `max_bytes` from row `start`; at least one row."""
         if start >= end:
             return start, 0
-        size = int(self.fs.size(path))
-        try:
-            measure = self.measured(path, size)
-        except NotWhole:
-            return end, max(1, size)
+        measure = self.measured(path, size)
         per_row = max(1, measure.size_bytes // max(1, measure.units))
         at = min(end, start + max(1, max_bytes // per_row))
         return at, (at - start) * per_row

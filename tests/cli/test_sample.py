@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from formats import WAYS
 
@@ -47,6 +49,13 @@ def test_every_format_is_looked_at(tmp_path: Path, name: str) -> None:
         table = sample_of(str(source))
         assert table.num_rows == 50
         assert [str(kind) for kind in table.select(["id", "at", "x"]).schema.types] == ["string", "int64", "double"]
+
+
+def test_rows_that_are_not_what_their_types_say_are_passed_over(tmp_path: Path) -> None:
+    text = pa.array([b"a", b"\xff", b"b"]).view(pa.string())
+    table = pa.table({"id": text.dictionary_encode(), "x": pa.array([1, 2, 3])}).append_column("x", text)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert sample_of(str(tmp_path)).to_pylist() == [{"id": "a", "x": 1}, {"id": "b", "x": 3}]
 
 
 def test_a_broken_file_is_passed_over_if_there_is_another(tmp_path: Path) -> None:

@@ -226,3 +226,10 @@ def test_a_time_that_only_some_events_have_is_the_feedback() -> None:
     assert set(settings.features) == {"user_id", "hour", "weekday"}
     assert any("click_place is left out" in note for note in found.notes)
     assert 0.15 < settings.loop.prior < 0.25
+
+
+def test_decimals_are_numbers() -> None:
+    events = feed()
+    price = pa.array([i % 300 / 4 for i in range(events.num_rows)]).cast(pa.decimal128(9, 2))
+    schema = config.parse(guess.guess(events.append_column("price", price), "feed.parquet").text).schema()
+    assert schema["price"].kind == "number"

@@ -2,13 +2,16 @@
 
 import json
 import random
+import shlex
+import subprocess
 from collections import Counter
 
 import pyarrow as pa
 import pytest
-from formats import WAYS, csv
+from formats import GROWING, WAYS, csv
 
 from headrace.config import Settings
+from headrace.errors import SourceChanged
 from headrace.loop import open_loop
 from headrace.quarantine import read_quarantine
 from headrace.shard import ShardRecord, read_shard
@@ -70,7 +73,7 @@ def bytes_of(bad):
     return bad if isinstance(bad, bytes) else (bad if isinstance(bad, str) else json.dumps(bad)).encode()
 
 
-def run(folder, root, name, **pipeline):
+def pipeline_of(folder, root, name, **pipeline):
     settings = Settings(
         loop={"name": "t", "root": str(root)},
         streams={
@@ -82,8 +85,12 @@ def run(folder, root, name, **pipeline):
         pipeline={"record_bytes": 2_000, "quarantine_stop": 1.0, "parts": 1, **pipeline},
     )
     (folder / "clicks.jsonl").write_text('{"id": "g1", "at": 1700000009}\n')
-    running = Pipeline(open_loop(open_store(str(root)), "t"), settings, now_us=lambda: (T0 + 3_600) * 1_000_000)
-    while running.tick(drain=True) is not None:
+    return Pipeline(open_loop(open_store(str(root)), "t"), settings, now_us=lambda: (T0 + 3_600) * 1_000_000)
+
+
+def run(folder, root, name, *, drain=True, **pipeline):
+    running = pipeline_of(folder, root, name, **pipeline)
+    while running.tick(drain=drain) is not None:
         pass
     log = running.shard_log() if hasattr(running, "shard_log") else open_loop(open_store(str(root)), "t").shard_log()
     return open_store(str(root)), [ShardRecord.from_entry(log.read(seq)) for seq in log.seqs()]
@@ -130,6 +137,47 @@ def test_two_thousand_bad_lines_of_twenty_kinds_among_two_thousand_good_ones(tmp
     assert (counts["read"], counts["invalid"], counts["emitted"]) == (4_000, 2_000, 2_000)
 
 
+@pytest.mark.parametrize("name", ["a.avro", "a.jsonl.zst"])
+def test_a_replay_of_every_record_of_a_file_that_grew_is_the_same(tmp_path, name):
+    (tmp_path / "shown").mkdir()
+    data = GROWING[name](GOOD)
+    for share in (0.31, 0.6, 0.77):
+        (tmp_path / "shown" / name).write_bytes(data[: int(share * len(data))])
+        run(tmp_path, tmp_path / "loop", "shown/", drain=share > 0.7)
+    (tmp_path / "shown" / name).write_bytes(data)
+    store, records = run(tmp_path, tmp_path / "loop", "shown/")
+    counts = records[-1].counts["impression/files"]
+    assert (counts["read"], counts["invalid"], counts.get("duplicate", 0)) == (len(GOOD) + 1, 1, 0)
+    reasons = Counter(row["reason"] for row in refused_of(store, records))
+    assert reasons == {"broken_file": 1, "late": counts.get("late", 0)}  # drained before it was whole
+    pipeline = pipeline_of(tmp_path, tmp_path / "loop", "shown/")
+    assert len(records) > 3
+    assert all(pipeline.replay(record.seq).same for record in records)
+
+
+def test_a_file_that_is_read_again_from_its_beginning_counts_nothing_twice(tmp_path):
+    """Half of an Avro file was taken before its end was called broken; the error says how the rest comes in."""
+    for folder in ("clean", "mixed"):
+        (tmp_path / folder / "shown").mkdir(parents=True)
+    for number, part in enumerate((GOOD[:400], GOOD[400:800], GOOD[800:])):
+        data = WAYS["a.avro"](part)
+        (tmp_path / "clean" / "shown" / f"{number}.avro").write_bytes(data)
+        torn = data[: 2 * len(data) // 3] if number == 1 else data
+        (tmp_path / "mixed" / "shown" / f"{number}.avro").write_bytes(torn)
+    clean = run(tmp_path / "clean", tmp_path / "a", "shown/")
+    run(tmp_path / "mixed", tmp_path / "b", "shown/", drain=False)
+    (tmp_path / "mixed" / "shown" / "1.avro").write_bytes(WAYS["a.avro"](GOOD[400:800]))
+    with pytest.raises(SourceChanged) as caught:
+        run(tmp_path / "mixed", tmp_path / "b", "shown/", drain=False)
+    subprocess.run(shlex.split(caught.value.hint.split("`")[1]), check=True)
+    store, records = run(tmp_path / "mixed", tmp_path / "b", "shown/")
+    assert rows_of(store, records) == rows_of(*clean)
+    counts = records[-1].counts["impression/files"]
+    assert counts["emitted"] == len(GOOD)
+    assert counts["invalid"] == 1
+    assert counts["duplicate"] == counts["read"] - 1 - len(GOOD) > 0
+
+
 @pytest.mark.parametrize("budget", [1 << 26, 20_000])
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows", "a.avro", "a.jsonl.gz", "a.csv.zst"])
 def test_broken_files_among_good_ones(tmp_path, name, budget):
@@ -139,7 +187,7 @@ def test_broken_files_among_good_ones(tmp_path, name, budget):
         for number in range(5):
             part = GOOD[number * 400 : number * 400 + 400]
             (tmp_path / folder / "shown" / f"f{number}0{ending}").write_bytes(WAYS[name](part))
-    whole = WAYS[name](GOOD)
+    whole = WAYS[name](GOOD[:50])  # of one piece
     broken = {"f05": whole[: len(whole) // 3], "f15": b"", "f25": b"<html>502</html>", "f45": whole[:-3]}
     for place, data in broken.items():
         (tmp_path / "mixed" / "shown" / f"{place}{ending}").write_bytes(data)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headrace.errors import SettingsError, SourceChanged, SourceTruncated, SourceVanished
 from pipelines.sources import files as files_module
 from pipelines.sources import lines as lines_module
+from pipelines.sources import listing as listing_module
 from pipelines.sources.base import Rows
 from pipelines.sources.files import FileSource
 
@@ -208,7 +209,7 @@ def test_files_behind_the_cursor(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"a\n")
     reader = started(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b"a\nmore\n")
-    with pytest.raises(SourceChanged, match=r"a\.jsonl grew or shrank behind the cursor"):
+    with pytest.raises(SourceChanged, match=r"a\.jsonl (grew|shrank) behind the cursor"):
         reader.tick()
     (tmp_path / "a.jsonl").unlink()  # a deleted one is fine
     reader.tick()
@@ -257,7 +258,7 @@ def test_every_file_behind_the_cursor_is_remembered(tmp_path, number, how):
         reader.tick()
     if how != "deleted":
         path.write_bytes(b"%05d\n" % number + b"more\n" * ("grown" in how))
-        with pytest.raises(SourceChanged, match="appeared" if "back" in how else "grew or shrank"):
+        with pytest.raises(SourceChanged, match="appeared" if "back" in how else "(grew|shrank)"):
             reader.tick()
 
 
@@ -275,9 +276,9 @@ def test_the_sizes_of_many_files_are_asked_for_in_turn(tmp_path, monkeypatch):
     for number in (7, 55, 98):
         path = tmp_path / f"{number:05d}.jsonl"
         path.write_bytes(b"longer than before\n")
-        with pytest.raises(SourceChanged, match=f"{path.name} grew or shrank"):
+        with pytest.raises(SourceChanged, match=f"{path.name} (grew|shrank)"):
             ticks(reader, 6)
-        with pytest.raises(SourceChanged, match=f"{path.name} grew or shrank"):  # at once by a new process
+        with pytest.raises(SourceChanged, match=f"{path.name} (grew|shrank)"):  # at once by a new process
             pickle.loads(pickle.dumps(reader.source)).reach(
                 "files", reader.at, reader.identity, max_bytes=BIG, drain=False, aside=reader.aside
             )
@@ -310,7 +311,7 @@ def test_folders_links_and_names_of_a_local_folder_are_as_on_any_file_system(tmp
     (tmp_path / "day=1" / "loop").symlink_to(tmp_path)
     source = FileSource(str(tmp_path))
     fs, path = source._place
-    listed = {name: size for name, size in files_module._listed(fs, path).items() if "loop" not in name}
+    listed = {name: size for name, size in listing_module._listed(fs, path).items() if "loop" not in name}
     assert source._sizes() == dict(sorted(listed.items()))
     assert list(listed) == ["day=1/b.jsonl", "day=1/f.jsonl", "day=2/a.jsonl", "e.jsonl"]
 

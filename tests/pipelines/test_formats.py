@@ -4,18 +4,22 @@ import gzip
 import io
 import json
 import pickle
+import random
+import shlex
+import subprocess
 
 import fastavro
 import pytest
-from formats import WAYS, csv, lines, packed, parquet
+from formats import GROWING, WAYS, avro, avro_in, csv, lines, packed, parquet
 
-from headrace.errors import SettingsError, WrongType
+from headrace.errors import SettingsError, SourceChanged, SourceError, WrongType
 from headrace.features import Feature
 from pipelines.events import Limits, Stream
 from pipelines.parse import parse
 from pipelines.sources import packed as packed_module
 from pipelines.sources import whole as whole_module
 from pipelines.sources.files import FileSource
+from pipelines.sources.packed import PackedLines
 from pipelines.sources.pattern import PatternSource, source_of
 
 ROWS = [{"id": f"e{i}", "t": 1_700_000_000 + i, "user": i % 7, "x": i / 3 if i % 5 else None} for i in range(1_000)]
@@ -51,6 +55,40 @@ def all_of(source, budget=1 << 30, drain=True):
     return events, refused
 
 
+class Reader:
+    """Reads a folder tick by tick as a pipeline does; `ranges` is what its records would say."""
+
+    def __init__(self, folder, fresh=False):
+        self.folder, self.fresh = folder, fresh
+        self.source = FileSource(str(folder))
+        self.at, self.identity, self.aside = self.source.first("files"), None, None
+        self.events, self.refused, self.ranges = [], [], []
+
+    def tick(self, budget=1 << 30, drain=False):
+        source = self.source = FileSource(str(self.folder)) if self.fresh else self.source
+        reach = source.reach("files", self.at, self.identity, max_bytes=budget, drain=drain, aside=self.aside)
+        made = self.at, reach.position, json.loads(json.dumps(reach.identity))
+        if made[0] != made[1]:
+            assert reach.size > 0
+            self.ranges.append(made)
+            events, refused = replayed(source, *made)
+            self.events += events
+            self.refused += refused
+        self.at, self.identity = made[1:]
+        self.aside = self.aside if reach.aside is None else reach.aside
+        return reach
+
+
+def replayed(source, start, end, identity):
+    """(events, refused) of one range."""
+    events, refused = [], []
+    for span in source.spans("files", start, end, identity):
+        found = parse(STREAM, LIMITS, source.read(span, STREAM.columns))
+        events += [row for table in found.events for row in table.to_pylist()]
+        refused += [(f"{span.file}:{one.offset}", one.reason) for one in found.refused]
+    return events, refused
+
+
 def known(events):
     return [(e["_id"], e["_ts"], int(e["user"]), None if e["x"] is None else round(e["x"], 9)) for e in events]
 
@@ -70,18 +108,242 @@ def test_every_format_gives_the_same_events(tmp_path, name, budget):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_that_is_not_whole_yet_is_waited_for(tmp_path, name):
+    """Of files that grow by pieces, for the next of them."""
     data = WAYS[name](ROWS)
-    path = tmp_path / name
-    source = FileSource(str(tmp_path))
+    reader = Reader(tmp_path)
     for cut in (0, 3, len(data) // 2, len(data) - 1):
-        path.write_bytes(data[:cut])
-        reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
-        assert reach.size == 0, cut
-    path.write_bytes(data)
-    for _ in range(2):  # it has stopped growing
-        reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
-    assert reach.size > 0
-    assert known(all_of(source, drain=False)[0]) == WANTED
+        (tmp_path / name).write_bytes(data[:cut])
+        reader.tick()
+        assert known(reader.events) == WANTED[: len(reader.events)]
+        assert len(reader.events) < len(ROWS)
+        assert not reader.events or name in ("a.avro", "a.json.gzip")
+    (tmp_path / name).write_bytes(data)
+    reader.tick()
+    reader.tick()  # it has stopped growing
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("budget", [1 << 30, 3_000])
+@pytest.mark.parametrize("name", GROWING)
+def test_a_file_that_is_whole_at_several_lengths_is_read_as_it_grows(tmp_path, name, budget, fresh):
+    """Cut anywhere, at any pace: every event once, and a replay of what the records say reads the same."""
+    data = GROWING[name](ROWS)
+    reader, pace = Reader(tmp_path, fresh), random.Random(name)
+    seen, at = [], 0
+    while at < len(data):
+        at += pace.choice([1, 7, 100, 2_000, 9_000])
+        (tmp_path / name).write_bytes(data[:at])
+        for _ in range(pace.choice([0, 1, 3])):
+            reader.tick(budget)
+        seen.append(len(reader.events))
+    while not reader.tick(budget).caught_up:
+        pass
+    reader.tick(drain=True)  # the last line of text may have no line break
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+    assert len(set(seen)) > 2
+    again = [replayed(FileSource(str(tmp_path)), *made) for made in reader.ranges]
+    assert [row for events, _ in again for row in events] == reader.events
+
+
+def test_twin_a_file_that_may_not_grow_stops_the_loop_when_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(PackedLines, "grows", whole_module.WholeFiles.grows)
+    data = GROWING["a.jsonl.gz"](ROWS)
+    first = len(gzip.compress(lines(ROWS[:100])))
+    reader = Reader(tmp_path)
+    (tmp_path / "a.jsonl.gz").write_bytes(data[:first])
+    reader.tick()
+    (tmp_path / "a.jsonl.gz").write_bytes(data)
+    with pytest.raises(SourceChanged):
+        reader.tick()
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_file_that_grows_between_plan_and_read(tmp_path, name):
+    data = GROWING[name](ROWS)
+    source = FileSource(str(tmp_path))
+    first = source.first("files")
+    (tmp_path / name).write_bytes(data[: 2 * len(data) // 3])
+    reach = source.reach("files", first, None, max_bytes=1 << 30, drain=False)
+    wanted = replayed(FileSource(str(tmp_path)), first, reach.position, reach.identity)
+    (tmp_path / name).write_bytes(data[:-5])  # in the middle of a piece
+    assert replayed(source, first, reach.position, reach.identity) == wanted
+    assert replayed(FileSource(str(tmp_path)), first, reach.position, reach.identity) == wanted
+    assert known(wanted[0]) == WANTED[: len(wanted[0])]
+    assert wanted[0]
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_file_that_grows_is_another_when_its_beginning_is(tmp_path, name):
+    data = GROWING[name](ROWS)
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(data)
+    reader.tick()
+    other = bytearray(data + data)
+    other[40] ^= 0xFF
+    (tmp_path / name).write_bytes(other)
+    with pytest.raises(SourceChanged, match="another file"):
+        reader.tick()
+
+
+@pytest.mark.parametrize("name", [name for name in GROWING if name != "a.csv.gz"])  # its members end within lines
+def test_drains_in_the_middle_of_growth_lose_nothing(tmp_path, name):
+    """Each that meets a torn end refuses it; what completes it is read all the same, once."""
+    data = GROWING[name](ROWS)
+    for seed in range(5):
+        folder, pace, at = tmp_path / str(seed), random.Random(seed), 0
+        folder.mkdir()
+        reader = Reader(folder)
+        while at < len(data):
+            at += pace.choice([1, 100, 1_000, 3_000])
+            (folder / name).write_bytes(data[:at])
+            reader.fresh = pace.random() < 0.5
+            for _ in range(pace.choice([0, 1, 2])):
+                reader.tick(pace.choice([1 << 30, 2_000]), drain=pace.random() < 0.3)
+        while not reader.tick(drain=True).caught_up:
+            pass
+        assert known(reader.events) == WANTED, seed
+        assert {reason for _, reason in reader.refused} <= {"broken_file"}
+        again = [replayed(FileSource(str(folder)), *made) for made in reader.ranges]
+        assert [row for events, _ in again for row in events] == reader.events
+        assert [one for _, refused in again for one in refused] == reader.refused
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_the_end_of_a_grown_file_that_stays_torn_is_refused_not_lost(tmp_path, name):
+    data = GROWING[name](ROWS)
+    cut = 4 * len(data) // 5
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(data[: cut // 2])
+    reader.tick()
+    taken = len(reader.events)
+    assert 0 < taken < len(ROWS)
+    (tmp_path / name).write_bytes(data[:cut])
+    (tmp_path / f"b{name[1:]}").write_bytes(WAYS[name](ROWS[:10]))
+    reader.tick()
+    events = known(reader.events)
+    rows = len(events) - 10
+    assert events[:rows] == WANTED[:rows]
+    assert events[rows:] == WANTED[:10]
+    ((place, reason),) = reader.refused
+    assert (place.split(":")[0], reason) == (name, "broken_file")
+    start, end, identity = reader.ranges[-1]
+    source = FileSource(str(tmp_path))
+    (span,) = [span for span in source.spans("files", start, end, identity) if span.torn]
+    block = source.read(span)
+    assert data[:cut].endswith(block.raw) or len(block.raw) == 4096
+    assert data[cut - block.size : cut].startswith(block.raw)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_was_called_broken_and_is_completed_is_read_as_the_error_says(tmp_path, name):
+    ending = name[1:]
+    data = WAYS[name](ROWS[400:800])
+    (tmp_path / f"a{ending}").write_bytes(WAYS[name](ROWS[:400]))
+    (tmp_path / f"b{ending}").write_bytes(data[: 2 * len(data) // 3])
+    (tmp_path / f"c{ending}").write_bytes(WAYS[name](ROWS[800:]))
+    reader = Reader(tmp_path, fresh=True)
+    reader.tick()
+    assert [reason for _, reason in reader.refused] == ["broken_file"]
+    (tmp_path / f"b{ending}").write_bytes(data)
+    with pytest.raises(SourceChanged, match="was not whole when it was left behind") as caught:
+        reader.tick()
+    assert str(2 * len(data) // 3) in caught.value.message
+    command = shlex.split(caught.value.hint.split("`")[1])
+    subprocess.run(command, check=True)
+    reader.tick()
+    reader.tick(drain=True)
+    assert sorted(set(known(reader.events))) == sorted(WANTED)
+    assert len(reader.refused) == 1
+    (tmp_path / f"d{ending}").write_bytes(WAYS[name](ROWS[:10]))  # later names are later still
+    reader.tick()
+    assert known(reader.events)[-10:] == WANTED[:10]
+
+
+def test_a_file_that_appears_or_grows_behind_the_cursor_may_be_moved(tmp_path):
+    (tmp_path / "b.2026-01-31.jsonl").write_bytes(lines(ROWS[:10]))
+    reader = Reader(tmp_path)
+    reader.tick()
+    (tmp_path / "a b.jsonl").write_bytes(lines(ROWS[10:20]))
+    with pytest.raises(SourceChanged, match="appeared behind the cursor") as caught:
+        reader.tick()
+    subprocess.run(shlex.split(caught.value.hint.split("`")[1]), check=True)
+    reader.tick()
+    with (tmp_path / "b.2026-01-31.jsonl").open("ab") as file:
+        file.write(lines(ROWS[20:30]))
+    with pytest.raises(SourceChanged, match=r"b\.2026-01-31\.jsonl grew behind the cursor") as caught:
+        reader.tick()
+    subprocess.run(shlex.split(caught.value.hint.split("`")[1]), check=True)
+    reader.tick()
+    assert known(reader.events) == [*WANTED[:20], *WANTED[:10], *WANTED[20:30]]
+    (tmp_path / "b.2026-02-01.jsonl").write_bytes(lines(ROWS[30:40]))
+    reader.tick()
+    assert known(reader.events)[-10:] == WANTED[30:40]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_had_its_full_size_from_the_beginning_is_read_once_it_is_written(tmp_path, name):
+    data = WAYS[name](ROWS)
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(bytes(len(data)))
+    for _ in range(3):
+        reader.tick()
+    for share in (3, 2):
+        (tmp_path / name).write_bytes(data[: len(data) // share].ljust(len(data), b"\0"))
+        for _ in range(2):
+            reader.tick()
+    assert known(reader.events) == WANTED[: len(reader.events)]
+    (tmp_path / name).write_bytes(data)
+    reader.tick()
+    assert len(reader.events) < len(ROWS)  # it may be being written still
+    reader.tick()
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_had_more_than_its_size_is_cut_to_it(tmp_path, name):
+    data = WAYS[name](ROWS)
+    reader = Reader(tmp_path)
+    for now in (bytes(2 * len(data)), data[: len(data) // 2].ljust(2 * len(data), b"\0"), data):
+        (tmp_path / name).write_bytes(now)
+        for _ in range(2):
+            reader.tick()
+    assert known(reader.events) == WANTED
+    assert reader.refused == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_of_which_nothing_could_be_read_may_be_replaced(tmp_path, name):
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(b"<html>" * 20_000)
+    reader.tick(drain=True)
+    assert [reason for _, reason in reader.refused] == ["broken_file"]
+    (tmp_path / name).write_bytes(WAYS[name](ROWS))
+    for _ in range(2):
+        reader.tick()
+    reader.tick(drain=True)
+    assert known(reader.events) == WANTED
+    assert len(reader.refused) == 1
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_file_that_was_drained_before_it_was_whole_goes_on_when_it_is(tmp_path, name, share):
+    data = WAYS[name](ROWS)
+    reader = Reader(tmp_path, fresh=True)
+    (tmp_path / name).write_bytes(data[: int(len(data) * share)])
+    for _ in range(3):
+        reader.tick(drain=True)
+    reader.tick()
+    assert [reason for _, reason in reader.refused] == ["broken_file"]
+    (tmp_path / name).write_bytes(data)
+    reader.tick(drain=True)
+    assert known(reader.events) == WANTED
+    assert len(reader.refused) == 1
+    assert [replayed(FileSource(str(tmp_path)), *made)[1] for made in reader.ranges] == [[reader.refused[0]], []]
 
 
 def test_a_file_that_grows_is_not_read_again_and_again(tmp_path, monkeypatch):
@@ -89,11 +351,16 @@ def test_a_file_that_grows_is_not_read_again_and_again(tmp_path, monkeypatch):
     source = FileSource(str(tmp_path))
     (tmp_path / "a.avro").write_bytes(data[:100])
     measure = source._files("a.avro").measure
-    monkeypatch.setattr(source._files("a.avro"), "measure", lambda stream: looked.append(1) or measure(stream))
-    for size in (100, 100, 200, 300, 400, 400, 400):
-        (tmp_path / "a.avro").write_bytes(data[:size])
+    monkeypatch.setattr(source._files("a.avro"), "measure", lambda *args: looked.append(1) or measure(*args))
+    for size in (100, 100, 120, 150, 190, 190, 190):
+        if size > (tmp_path / "a.avro").stat().st_size:
+            (tmp_path / "a.avro").write_bytes(data[:size])
         source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
     assert len(looked) == 2  # at first, and once it had stopped
+    for size in range(200, 10_000, 100):
+        (tmp_path / "a.avro").write_bytes(bytes(size))
+        source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
+    assert len(looked) < 10  # and each time that it has doubled
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])
@@ -122,9 +389,9 @@ def test_an_outage_of_the_folder_of_a_pattern_is_waited_out(tmp_path, monkeypatc
 @pytest.mark.parametrize("broken", ["cut", "empty", "other", "header"])
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_broken_file_goes_to_quarantine_and_its_neighbours_never_notice(tmp_path, name, broken):
-    data = WAYS[name](ROWS)
+    data = WAYS[name](ROWS[:50])  # of one piece
     bad = {
-        "cut": data[: len(data) // 2],
+        "cut": data[: len(data) // 8],
         "empty": b"",
         "other": b"<html>not found</html>",
         "header": b"\0" * 9 + data[9:],
@@ -167,15 +434,16 @@ def test_twin_without_a_second_look_an_outage_would_be_a_broken_file(tmp_path, m
     source = FileSource(str(tmp_path))
     fs, _ = source._place
 
-    def fails(*args, **kwargs):
-        raise OSError("connection reset")
+    class Dead(io.BytesIO):
+        def read(self, *args):
+            raise OSError("connection reset")
 
-    monkeypatch.setattr(fs, "open", fails)
+    monkeypatch.setattr(fs, "open", lambda *args, **kwargs: Dead())
     whole = whole_module.WholeFiles
-    monkeypatch.setattr(whole, "_surely", whole._once)
+    monkeypatch.setattr(whole, "_again", whole._once)
     monkeypatch.setattr(fs, "cat_file", lambda path, start=None, end=None: b"")
     reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=True)
-    assert reach.position == {"file": "a.parquet", "offset": 1}
+    assert reach.position == {"file": "a.parquet", "offset": 0, "torn": len(parquet(ROWS))}
 
 
 def test_a_folder_may_hold_files_that_are_compressed_and_one_that_grows(tmp_path):
@@ -186,17 +454,71 @@ def test_a_folder_may_hold_files_that_are_compressed_and_one_that_grows(tmp_path
 
 
 def test_the_last_line_of_a_compressed_file_needs_no_line_break(tmp_path):
+    """But as that of a plain one it is read once nothing can follow: the next member may go on with it."""
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(ROWS)[:-1]))
-    assert known(all_of(FileSource(str(tmp_path)), drain=False)[0]) == WANTED
+    source = FileSource(str(tmp_path))
+    assert known(all_of(source, drain=False)[0]) == WANTED[:-1]
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert known(all_of(source, drain=False)[0]) == WANTED
 
 
-def test_few_unpacked_files_are_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bound", [(4, 1 << 30), (64, 20_000)])
+def test_few_unpacked_files_are_kept(tmp_path, monkeypatch, bound):
     for number in range(20):
         part = ROWS[number * 50 : number * 50 + 50]
         (tmp_path / f"{number:02}.jsonl.gz").write_bytes(gzip.compress(lines(part)))
-    source = FileSource(str(tmp_path))
-    assert known(all_of(source)[0]) == WANTED
-    assert len(source._files("a.jsonl.gz")._unpacked) <= packed_module.KEPT
+    files, size = bound
+    monkeypatch.setattr(packed_module, "KEPT_FILES", files)
+    monkeypatch.setattr(packed_module, "KEPT_BYTES", size)
+    sources, kept = [], []
+
+    def of(source):
+        return [text for files in source._readers.values() for text in getattr(files, "_texts", {}).values()]
+
+    for _ in range(3):  # as partitions of a pattern have each a source of its own
+        sources.append(FileSource(str(tmp_path)))
+        assert known(all_of(sources[-1])[0]) == WANTED
+        kept.append([text for source in sources for text in of(source)])
+    assert all(1 <= len(texts) <= files for texts in kept)
+    assert all(sum(text.length for text in texts) <= size for texts in kept)
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_zeros_behind_a_gzip_file_are_padding(tmp_path, ending):
+    """As gzip(1) has it; zstd has none. While more may come, they are waited for like any torn end."""
+    name = f"a.jsonl.{ending}"
+    reader = Reader(tmp_path)
+    (tmp_path / name).write_bytes(WAYS[name](ROWS[:600]) + bytes(100_000))
+    reader.tick()
+    assert known(reader.events) == WANTED[:600]
+    assert reader.refused == []
+    (tmp_path / f"b.jsonl.{ending}").write_bytes(WAYS[name](ROWS[600:]))
+    reader.tick()
+    assert known(reader.events) == WANTED
+    assert [reason for _, reason in reader.refused] == ([] if ending == "gz" else ["broken_file"])
+    assert [row for made in reader.ranges for row in replayed(FileSource(str(tmp_path)), *made)[0]] == reader.events
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz", "snappy", "zstandard", "lz4"])
+def test_every_codec_of_avro(tmp_path, codec):
+    write = avro if codec in ("deflate", "bzip2", "xz") else avro_in
+    data = write(ROWS, codec)
+    (tmp_path / "a.avro").write_bytes(data)
+    for budget in (1 << 30, 5_000):
+        assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+    at = len(data) - 30  # inside the last block
+    (tmp_path / "a.avro").write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    events, refused = all_of(FileSource(str(tmp_path)))
+    assert refused == [("a.avro:0", "broken_file")] or codec in ("null", "deflate", "lz4")  # they have no checksum
+    assert len(events) + len(refused) in (1, len(ROWS))
+
+
+def test_a_codec_that_is_not_known_is_named(tmp_path):
+    data = avro(ROWS).replace(b"\x0edeflate", b"\x0ebrotli!")
+    (tmp_path / "a.avro").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.avro is packed with codec 'brotli!'") as caught:
+        all_of(FileSource(str(tmp_path)))
+    assert "snappy" in caught.value.hint
 
 
 def test_a_union_of_several_types_in_avro_is_named(tmp_path):
@@ -245,9 +567,9 @@ def test_a_file_that_is_written_while_it_is_measured_is_waited_for(tmp_path, mon
     source = FileSource(str(tmp_path))
     measure = source._files("a.parquet").measure
 
-    def finished(stream):
+    def finished(stream, size, before):
         path.write_bytes(parquet(ROWS))
-        return measure(io.BytesIO(path.read_bytes()))
+        return measure(io.BytesIO(path.read_bytes()), size, before)
 
     with monkeypatch.context() as patch:
         patch.setattr(source._files("a.parquet"), "measure", finished)

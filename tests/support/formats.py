@@ -3,11 +3,13 @@
 import gzip
 import io
 import json
+import zlib
 
 import fastavro
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
+from fastavro.read import HEADER_SCHEMA
 
 
 def lines(rows):
@@ -59,6 +61,32 @@ def avro(rows, codec="deflate"):
     return sink.getvalue()
 
 
+PACK = {  # as the Avro specification says, without the libraries that fastavro would want
+    "null": bytes,
+    "snappy": lambda data: pa.compress(data, "snappy", asbytes=True) + zlib.crc32(data).to_bytes(4, "big"),
+    "zstandard": lambda data: pa.compress(data, "zstd", asbytes=True),
+    "lz4": lambda data: len(data).to_bytes(4, "little") + pa.compress(data, "lz4_raw", asbytes=True),
+}
+
+
+def avro_in(rows, codec):
+    """Blocks that `fastavro` wrote unpacked, packed by hand."""
+    file = io.BytesIO(avro(rows, "null"))
+    header = fastavro.schemaless_reader(file, HEADER_SCHEMA, None)
+    header["meta"]["avro.codec"] = codec.encode()
+    sink = io.BytesIO()
+    fastavro.schemaless_writer(sink, HEADER_SCHEMA, header)
+    while file.tell() < len(file.getbuffer()):
+        for kind, change in (("long", int), ("bytes", PACK[codec])):
+            fastavro.schemaless_writer(sink, kind, change(fastavro.schemaless_reader(file, kind, None)))
+        sink.write(file.read(16))
+    return sink.getvalue()
+
+
+def in_pieces(way, rows, size=100):
+    return b"".join(way(rows[at : at + size]) for at in range(0, len(rows), size))
+
+
 WAYS = {
     "a.jsonl": lines,
     "a.csv": csv,
@@ -71,5 +99,13 @@ WAYS = {
     "a.feather": arrow_file,
     "a.arrow": arrow_file,
     "a.arrows": arrow_stream,
+    "a.avro": avro,
+}
+
+GROWING = {  # files that are whole at several lengths
+    "a.jsonl.gz": lambda rows: in_pieces(WAYS["a.jsonl.gz"], rows),
+    "a.csv.gz": lambda rows: b"".join(gzip.compress(csv(rows)[at : at + 7_001]) for at in range(0, 50_000, 7_001)),
+    "a.jsonl.zst": lambda rows: in_pieces(WAYS["a.jsonl.zst"], rows),
+    "a.arrows": lambda rows: in_pieces(arrow_stream, rows),
     "a.avro": avro,
 }

@@ -81,3 +81,20 @@ def test_what_the_pipeline_would_stop_on(folder, capsys):
 def test_config_check_says_what_a_wait_catches(folder, capsys):
     assert run(["config", "check"]) == 0
     assert "wait_s = 30 catches 80% of positives" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [60, 2_000, 200_000])
+def test_a_sample_of_a_pattern_has_some_of_every_partition(folder, capsys, rows):
+    settings = SETTINGS.replace('"shown.jsonl"', '"shown/{p}/"')
+    (folder / "headrace.toml").write_text(settings)
+    for host in range(20):
+        (folder / "shown" / f"h{host:02}").mkdir(parents=True)
+        events = [{"id": f"r{host}-{i}", "t": T0 + i, "user": i, "site": f"h{host}"} for i in range(300)]
+        text = "".join(json.dumps(one) + "\n" for one in events)
+        (folder / "shown" / f"h{host:02}" / "a.jsonl").write_text(text)
+    assert run(["inspect", "--rows", str(rows), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (site,) = [one for one in found["features"] if one["name"] == "site"]
+    assert site["distinct"] == 20
+    read = found["streams"]["impression"]["read"]
+    assert min(rows, 6_000) <= read <= max(rows + 300, 1.2 * rows)
