@@ -63,7 +63,7 @@ def _named(stream: Stream, feature: str, block: Lines) -> bool:
 
 def _rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
     table = block.table
-    require(stream, table.column_names, block.file)
+    require(stream, table.schema, block.file)
     offsets = np.arange(block.start, block.start + table.num_rows)
 
     def raw(row: int) -> tuple[bytes, int]:
