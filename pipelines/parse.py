@@ -64,7 +64,7 @@ def _named(stream: Stream, feature: str, block: Lines) -> bool:
 def _rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
     table = block.table
     require(stream, table.schema, block.file)
-    offsets = np.arange(block.start, block.start + table.num_rows)
+    offsets = np.arange(block.start, block.start + table.num_rows) if block.offsets is None else np.array(block.offsets)
 
     def raw(row: int) -> tuple[bytes, int]:
         text = json.dumps(table.slice(row, 1).to_pylist()[0], default=str).encode()

@@ -32,6 +32,7 @@ from pipelines.events import REASONS
 from pipelines.known import hint_for
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
+from pipelines.sources.quarantine import RETRIED
 from pipelines.work import result_path
 
 if TYPE_CHECKING:
@@ -146,15 +147,16 @@ def _accepted_before(plan: Plan, stream: str) -> bool:
 def _features_seen(setup: Setup, plan: Plan, reports: Sequence[Report]) -> None:
     """Raise MissingFeature for a feature that no event of a telling tick has."""
     name, stream = next((name, one) for name, one in setup.streams.items() if one.role == "impression")
-    told = [report for report in reports if plan.ranges[report.index].stream == name and report.accepted]
+    read = [report for report in reports if plan.ranges[report.index].partition != RETRIED]
+    told = [report for report in read if plan.ranges[report.index].stream == name and report.accepted]
     accepted = sum(report.accepted for report in told)
     if not told or (accepted < ENOUGH and _accepted_before(plan, name)):
         return
     unseen = sorted(set.intersection(*(set(report.unseen) for report in told)))
     if unseen:
         feature = setup.schema[unseen[0]]
-        read = plan.ranges[max(told, key=lambda report: report.accepted).index]
-        near = hint_for(feature.path, setup.sources[name], read, feature=True)
+        most = plan.ranges[max(told, key=lambda report: report.accepted).index]
+        near = hint_for(feature.path, setup.sources[name], most, feature=True)
         raise MissingFeature(
             f"feature '{feature.name}' reads '{feature.place}', but none of {accepted} events of '{name}' has it",
             hint=(f"{near} " if near else "")
@@ -191,7 +193,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         corrections=sum(result.corrections for result in results) + (previous.corrections if previous else 0),
         lost=previous.lost if previous else (),
         quarantine=tuple(Quarantine(**named) for named in refused if named),
-        requests=previous.requests if previous else {"cursor": None, "outcomes": []},
+        requests=plan.requests or {"cursor": previous.requests["cursor"] if previous else None, "outcomes": []},
         parts=setup.parts,
         policy=setup.recorded,
         schema=setup.schema.fingerprint,

@@ -36,7 +36,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
-from pipelines.sources.base import Block, Reach, Span
+from pipelines.sources.base import Block, Lines, Reach, Rows, Span
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.packed import COMPRESSIONS, PackedLines
 from pipelines.sources.parquet import ParquetFiles
@@ -150,6 +150,14 @@ class FileSource:
             return self._files(span.file).read(self._path(span.file), span, columns)
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
+
+    def at(
+        self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
+    ) -> Lines | Rows:
+        try:
+            return self._files(file).at(self._path(file), file, offsets, raws, columns)
+        except FileNotFoundError as error:
+            raise self._vanished(file) from error
 
     def _length(self, name: str, size: int) -> int:
         try:

@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.whole import Measure, NotWhole, WholeFiles
+from pipelines.sources.whole import Measure, NotWhole, WholeFiles, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from pipelines.sources.base import Lines, Span
 
@@ -59,6 +59,18 @@ class PackedLines(WholeFiles):
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Lines:
         del stream  # the unpacked text is at hand
         return self._lines.read(path, span, columns)
+
+    def at(
+        self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
+    ) -> Lines:
+        return self._lines.at(path, file, offsets, raws, columns)
+
+    def size(self, path: str) -> int:
+        """Bytes of the text in a file; SourceError where it cannot be unpacked."""
+        try:
+            return self.measured(path, int(self.fs.size(path))).units
+        except NotWhole as error:
+            raise unreadable(path) from error
 
     def cat_file(self, path: str, start: int, end: int) -> bytes:
         """Bytes `[start, end)` of the text in a file: what `LineFiles` reads with."""

@@ -94,10 +94,10 @@ def test_held_shards_expire_after_held_s():
 
 def test_requests_that_were_answered_go_later():
     asked = {seq: seq * S for seq in range(20)}
-    answered = {0: replace(FACT, answered=12)}
-    assert oldest_request(asked, [answered], 100 * S, TERMS) == 12
-    assert oldest_request(asked, [answered], 20 * S, TERMS) == 10
-    assert oldest_request(asked, [answered, {0: FACT}], 100 * S, TERMS) == 0
+    assert oldest_request(asked, [12], 100 * S, TERMS) == 12
+    assert oldest_request(asked, [12], 20 * S, TERMS) == 10
+    assert oldest_request(asked, [12, 9], 100 * S, TERMS) == 9
+    assert oldest_request(asked, [12, None], 100 * S, TERMS) == 0
 
 
 class Loop:
