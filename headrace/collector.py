@@ -276,17 +276,17 @@ class VersionCollector(Collector):
         if len(models_of(self.store)) > 1 or not self._requests.advance():
             return
         first = min(self._requests.facts)
-        answered = [self._index.facts[max(self._index.facts)].answered, self._by_pipeline()]
+        answered = [self._index.facts[max(self._index.facts)].answered, *self._by_pipeline()]
         oldest = oldest_request(self._requests.facts, answered, now_us, self._terms)
         for seq in range(first, min(oldest, first + DELETED)):
             self.store.delete(name_of(self._requests.log.prefix, seq))
         self._files += self._requests.drop_before(min(oldest, first + DELETED))
 
-    def _by_pipeline(self) -> int | None:
-        """The newest request that the pipeline has answered or passed over."""
+    def _by_pipeline(self) -> list[int | None]:
+        """The newest request that the pipeline has answered or passed over; nothing where there was no pipeline yet."""
         head = self._shards.head()
         cursor = head.body["requests"]["cursor"] if head is not None else None
-        return None if cursor is None else int(cursor["seq"])
+        return [] if head is None else [None if cursor is None else int(cursor["seq"])]
 
 
 def models_of(store: Store) -> list[str]:

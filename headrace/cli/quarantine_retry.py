@@ -75,7 +75,7 @@ def retry(
     wanted = Wanted(_records(records, head.seq), _reasons(reason or []))
     trial = _trial(loop, settings, ShardRecord.from_entry(head), wanted)
     living = next((b for b in status.heartbeats(loop.store) if b.role == "pipeline" and b.living(clock.now_us())), None)
-    _show(trial, as_json=as_json and not dry_run, watermark_us=head.body["watermark_us"])
+    _show(trial, as_json=as_json, watermark_us=head.body["watermark_us"])
     if dry_run or not trial.read:
         if as_json:
             terminal.show_json(trial.to_json())

@@ -282,6 +282,19 @@ def test_answered_requests_and_old_heartbeats_go(tmp_path):
     assert status.heartbeats(loop.store) == []
 
 
+def test_requests_that_the_pipeline_has_not_answered_stay(tmp_path):
+    loop = Loop(str(tmp_path))
+    asked = [ask(loop.loop, kind, {}, "me", 0) for kind in ("retrain", "retry", "retrain")]
+    shards, head = loop.loop.shard_log(), None
+    loop.publisher.record = replace(loop.publisher.record, requests={"cursor": asked[-1].cursor().to_json()})
+    loop.publish(30)
+    for cursor, left in ((None, [0, 1, 2]), (asked[0], [0, 1, 2]), (asked[1], [1, 2])):
+        said = {"cursor": None if cursor is None else cursor.cursor().to_json(), "outcomes": []}
+        head = shards.append("shard", {"requests": said}, head)
+        loop.collect()
+        assert loop.loop.requests().seqs() == left
+
+
 def test_a_damaged_record_stops_the_pass(tmp_path, caplog):
     loop = Loop(str(tmp_path))
     loop.publish(40)
