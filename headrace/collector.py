@@ -250,6 +250,7 @@ class VersionCollector(Collector):
         super().__init__(loop.version_log(model), folders, every_s=every_s)
         self._terms = terms_of(settings)
         self._index = _versions(loop, model)
+        self._shards = loop.shard_log()
         self._requests = Index(loop.requests(), lambda entry: int(entry.body["at_us"]))
 
     def index(self) -> Index[VersionFact]:
@@ -275,10 +276,17 @@ class VersionCollector(Collector):
         if len(models_of(self.store)) > 1 or not self._requests.advance():
             return
         first = min(self._requests.facts)
-        oldest = oldest_request(self._requests.facts, [self._index.facts], now_us, self._terms)
+        answered = [self._index.facts[max(self._index.facts)].answered, *self._by_pipeline()]
+        oldest = oldest_request(self._requests.facts, answered, now_us, self._terms)
         for seq in range(first, min(oldest, first + DELETED)):
             self.store.delete(name_of(self._requests.log.prefix, seq))
         self._files += self._requests.drop_before(min(oldest, first + DELETED))
+
+    def _by_pipeline(self) -> list[int | None]:
+        """The newest request that the pipeline has answered or passed over; nothing where there was no pipeline yet."""
+        head = self._shards.head()
+        cursor = head.body["requests"]["cursor"] if head is not None else None
+        return [] if head is None else [None if cursor is None else int(cursor["seq"])]
 
 
 def models_of(store: Store) -> list[str]:

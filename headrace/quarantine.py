@@ -74,4 +74,4 @@ def read_quarantine(store: Store, named: Quarantine) -> pa.Table:
             hint="upgrade headrace in this environment; the loop goes on without this file",
             path=named.path,
         )
-    return file.read().replace_schema_metadata(None)
+    return file.read(use_threads=False).replace_schema_metadata(None)  # threads of a small read may abort at exit

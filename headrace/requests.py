@@ -1,7 +1,12 @@
 """What operators ask of a stage: records of the log `requests/log`.
 
-A request is a record of kind `retrain`, `release` (args: {"shards": ranges of shard records}) or `stop` with the body
-`{"args": {…}, "by": "who", "at_us": …}`. A stage that follows the log answers in its own records (their requests cursor
+A request is a record with the body `{"args": {…}, "by": "who", "at_us": …}` of one of the kinds
+
+    retrain, stop   to the trainer
+    release         to the trainer; args: {"shards": ranges of shard records}
+    retry           to the pipeline; args: {"records": ranges of shard records, "reasons": codes, none = all}
+
+A stage passes over what is another's. A stage that follows the log answers in its own records (their requests cursor
 and outcomes), so a request works from any host, leaves a trace, and is answered once.
 """
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.log import Entry
     from headrace.loop import Loop
 
-KINDS = frozenset({"release", "retrain", "stop"})
+KINDS = {"release": "trainer", "retrain": "trainer", "retry": "pipeline", "stop": "trainer"}  # -> who answers it
 
 
 def ask(loop: Loop, kind: str, args: Mapping[str, Any], by: str, now_us: int) -> Entry:

@@ -12,7 +12,8 @@ the oldest one, and whatever was released and learned later); what a model has n
 `held_s` after their commit (`expired`); what the followers may have missed. Without a model, or while one has a version
 with no cursor, nothing goes: somebody will want to begin with the first record.
 
-**Requests.** What every model has answered goes after `versions_s`, but for the record under the oldest cursor.
+**Requests.** What every model and the pipeline have answered goes after `versions_s`, but for the record under the
+oldest cursor.
 """
 
 from __future__ import annotations
@@ -156,11 +157,8 @@ def oldest_shard(
     return max(first, min(needed))
 
 
-def oldest_request(
-    asked_us: Mapping[int, int], models: Sequence[Mapping[int, VersionFact]], now_us: int, terms: Terms
-) -> int:
-    """The oldest request to keep. asked_us: of every retained one."""
-    answered = [facts[max(facts)].answered for facts in models]
+def oldest_request(asked_us: Mapping[int, int], answered: Sequence[int | None], now_us: int, terms: Terms) -> int:
+    """The oldest request to keep. asked_us: of every retained one; answered: the newest that each stage answered."""
     young = [seq for seq, at_us in asked_us.items() if now_us - at_us <= terms.versions_us]
     known = [seq for seq in answered if seq is not None]
     if not known or len(known) < len(answered):

@@ -23,7 +23,8 @@ Shard record: an entry of kind `shard` in `shards/log`. Body:
     parts               number of parts; it stays while events are pending
     policy              {mode, wait_us, attribution_us, lateness_us, window_us, disorder_us, idle_us, future_us,
                         record_bytes}: by what this tick decided. The first five stay while anything is pending
-    requests            {"cursor": {seq, sha256} | null, "outcomes": [...]}
+    requests            {"cursor": {seq, sha256} | null: up to where requests were answered or passed over,
+                        "outcomes": [{"seq", "outcome", "kept": {reason: n}}] of this tick}
     schema, code        fingerprint of the features; version of headrace
     committed_at_us     wall clock at the commit; nothing is decided by it
 

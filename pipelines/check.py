@@ -6,7 +6,7 @@ gives to another stream of the same source are passed over, not refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +16,19 @@ import pyarrow.compute as pc
 from headrace.column import is_number, is_text, is_whole_decimal
 from headrace.encode import encode_values, misfits
 from headrace.errors import MissingFeature, WrongType
-from headrace.features import nearest
+from headrace.place import Path, nearest_place, place_of
 from headrace.times import parse_time
 from pipelines.events import RAW_BYTES, REASONS, Columns, Limits, Parsed, Refused, Stream
 
 if TYPE_CHECKING:
     from headrace.features import Feature
 
-__all__ = ["check", "require"]
+__all__ = ["check", "paths_in", "require"]
 
 Raw = Callable[[int], tuple[bytes, int]]
 
 CODES = ("", *REASONS)
+SHOWN = 40  # columns in a message
 
 
 def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray, raw: Raw) -> Parsed:
@@ -53,27 +54,52 @@ def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray,
     )
 
 
-def require(stream: Stream, names: Sequence[str], place: str) -> None:
+def require(stream: Stream, fields: pa.Schema, file: str) -> None:
     """Raise unless a file with fixed columns has all that the stream needs, once. MissingFeature, WrongType."""
-    twice = sorted(name for name in stream.columns if list(names).count(name) > 1)
+    twice = sorted(name for name in stream.columns if fields.names.count(name) > 1)
     if twice:
         raise WrongType(
-            f"{place} has several columns '{twice[0]}': which one stream '{stream.name}' needs cannot be told",
+            f"{file} has several columns '{twice[0]}': which one stream '{stream.name}' needs cannot be told",
             hint="write the file anew, each column under a name of its own",
             column=twice[0],
         )
-    missing = sorted(stream.columns - set(names))
+    missing = sorted(path for path in stream.paths if not _has(fields, path))
     if missing:
-        features = [f.name for f in stream.features if f.column in missing]
+        path, known = missing[0], list(paths_in(fields))
+        features = [f.name for f in stream.features if f.path == path]
         what = f"feature '{features[0]}'" if features else f"stream '{stream.name}'"
+        word = "column" if len(path) == 1 else "field"
         raise MissingFeature(
-            f"{place} has no column '{missing[0]}', which {what} needs",
-            hint=(f"{near} " if (near := nearest(missing[0], list(names))) else "")
-            + f"its columns are {', '.join(names) or 'none'}: correct the settings; a feature says its place with "
+            f"{file} has no {word} '{place_of(path)}', which {what} needs",
+            hint=(f"{near} " if (near := nearest_place(path, known, feature=bool(features))) else "")
+            + f"its columns are {_some(known) or 'none'}: correct the settings; a feature says its place with "
             '`column = "…"`, or `path = "a.b"` for a field inside one',
             feature=features[0] if features else "",
-            column=missing[0],
+            column=place_of(path),
         )
+
+
+def paths_in(fields: Iterable[pa.Field]) -> Iterator[Path]:
+    """The path of every value that typed columns hold: of objects, those inside."""
+    for field in fields:
+        if pa.types.is_struct(field.type) and field.type.num_fields:
+            yield from ((field.name, *path) for path in paths_in(field.type))
+        else:
+            yield (field.name,)
+
+
+def _has(fields: pa.Schema | pa.StructType, path: Path) -> bool:
+    """Whether something stands at the path; a column that is null throughout may be anything."""
+    at = fields.get_field_index(path[0])
+    if at < 0:
+        return False
+    kind = fields.field(at).type
+    return len(path) == 1 or pa.types.is_null(kind) or (pa.types.is_struct(kind) and _has(kind, path[1:]))
+
+
+def _some(known: Sequence[Path]) -> str:
+    names = [place_of(path) for path in known[:SHOWN]]
+    return ", ".join(names) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
 
 
 def _reasons(stream: Stream, limits: Limits, columns: Columns, times: pa.Array, ids: pa.Array) -> np.ndarray:

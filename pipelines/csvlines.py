@@ -2,7 +2,7 @@
 
 Ids are text as it stands ("007" stays "007"). An empty field is missing; so are NA, NaN and null where a number or a
 time stands. Labels are numbers, `true` or `false`. Times are integers or ISO 8601, as `time_unit` says. `where`
-compares text.
+compares text. There are no objects: `a.b` is a column only as { column = "a.b" }.
 
 A block that Arrow cannot split into one row per line, with as many fields as the header, is halved until the bad lines
 are alone. A line break inside quotes is refused.
@@ -38,7 +38,7 @@ Piece = tuple[Columns, np.ndarray]
 def parse_csv(stream: Stream, limits: Limits, index: LineIndex) -> tuple[list[Piece], list[Refused]]:
     """(typed columns with the line number of each row, refused records)."""
     header = index.block.header or ()
-    require(stream, header, index.block.file)
+    require(stream, pa.schema([(name, pa.string()) for name in header]), index.block.file)
     reasons = np.full(len(index), "", dtype="U20")
     reasons[_odd_quotes(index)] = "quoted_newline"
     reasons[index.ends - index.starts > limits.record_bytes] = "too_long"
@@ -98,23 +98,23 @@ def _typed(stream: Stream, table: pa.Table) -> tuple[Columns, np.ndarray]:
     """Columns of the rows that convert, and bool [n]: which do not."""
     wrong = np.zeros(table.num_rows, bool)
     mine = np.ones(table.num_rows, bool)
-    for name, value in stream.where.items():
+    for path, value in stream.where_paths.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        mine &= np.asarray(pc.fill_null(pc.equal(table.column(name), text), False)).astype(bool)
-    time = _time(value_at(table, (stream.time,)), stream.time_unit, wrong)
-    label = _number(value_at(table, (stream.label,)), wrong, boolean=True) if stream.label else None
+        mine &= np.asarray(pc.fill_null(pc.equal(value_at(table, path), text), False)).astype(bool)
+    time = _time(value_at(table, stream.time_path), stream.time_unit, wrong)
+    label = _number(value_at(table, stream.label_path), wrong, boolean=True) if stream.label_path else None
     features = {}
     for feature in stream.features:
         if not feature.path:
             continue
-        column = value_at(table, feature.path[:1])
+        column = value_at(table, feature.path)
         if feature.kind in ("number", "bucket"):
             column = _number(column, wrong)
         elif feature.kind == "time":
             column = _time(column, feature.time_unit, wrong)
         features[feature.name] = column
     wrong &= mine
-    columns = Columns(mine, value_at(table, (stream.id,)), time, label, features)
+    columns = Columns(mine, value_at(table, stream.id_path), time, label, features)
     return (columns.filter(~wrong) if wrong.any() else columns), wrong
 
 

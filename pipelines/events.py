@@ -9,6 +9,7 @@ never notice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import WrongType
+from headrace.place import Path, path_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +69,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Stream:
-    """What parsing needs to know of one stream. Columns are top-level; features may lie deeper.
+    """What parsing needs to know of one stream. id, time, label and the keys of `where` are places (`headrace.place`).
 
     `shared`: other streams read the same source, so a record without this stream's time is theirs. `first`: records of
     a shared source that cannot be parsed count in the first of its streams.
@@ -85,11 +87,32 @@ class Stream:
     shared: bool = False
     first: bool = True
 
-    @property
+    @cached_property
+    def id_path(self) -> Path:
+        return path_of(self.id)
+
+    @cached_property
+    def time_path(self) -> Path:
+        return path_of(self.time)
+
+    @cached_property
+    def label_path(self) -> Path | None:
+        return path_of(self.label) if self.label else None
+
+    @cached_property
+    def where_paths(self) -> Mapping[Path, str | int | float | bool]:
+        return {path_of(place): value for place, value in self.where.items()}
+
+    @cached_property
+    def paths(self) -> frozenset[Path]:
+        """Every place that is needed."""
+        named = {self.id_path, self.time_path, *self.where_paths, *(f.path for f in self.features if f.path)}
+        return frozenset(named | ({self.label_path} if self.label_path else set()))
+
+    @cached_property
     def columns(self) -> frozenset[str]:
         """Top-level columns that are needed."""
-        named = {self.id, self.time, *self.where, *(f.column for f in self.features if f.column)}
-        return frozenset(named | ({self.label} if self.label else set()))
+        return frozenset(path[0] for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -113,12 +136,12 @@ class Columns:
 
     @staticmethod
     def of(stream: Stream, table: pa.Table) -> Columns:
-        """From a table that has all of `stream.columns`."""
+        """From a table that has all of `stream.paths`."""
         return Columns(
             mine=_where(stream, table),
-            id=value_at(table, (stream.id,)),
-            time=value_at(table, (stream.time,)),
-            label=value_at(table, (stream.label,)) if stream.label else None,
+            id=value_at(table, stream.id_path),
+            time=value_at(table, stream.time_path),
+            label=value_at(table, stream.label_path) if stream.label_path else None,
             features={f.name: value_at(table, f.path) for f in stream.features if f.path},
         )
 
@@ -156,10 +179,14 @@ class Parsed:
         return sum(int(table.num_rows) for table in self.events)
 
 
-def value_at(table: pa.Table, path: tuple[str, ...]) -> pa.Array:
-    """The column at a path such as ("user", "age")."""
+def value_at(table: pa.Table, path: Path) -> pa.Array:
+    """The column at a path such as ("user", "age"); null where an object on the way is."""
     column = table.column(path[0]).combine_chunks()
-    return pc.struct_field(column, list(path[1:])) if len(path) > 1 else column
+    for name in path[1:]:
+        if pa.types.is_null(column.type):
+            break
+        column = pc.struct_field(column, [name])
+    return column
 
 
 def places(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -170,15 +197,15 @@ def places(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _where(stream: Stream, table: pa.Table) -> np.ndarray:
     mine = np.ones(table.num_rows, bool)
-    for name, value in stream.where.items():
-        column = table.column(name)
+    for path, value in stream.where_paths.items():
+        column = value_at(table, path)
         try:
             equal = pc.equal(column, pa.scalar(value).cast(column.type))
         except pa.ArrowInvalid as error:
             raise WrongType(
-                f"streams.{stream.name}.where compares '{name}' ({column.type}) with {value!r}",
+                f"streams.{stream.name}.where compares '{place_of(path)}' ({column.type}) with {value!r}",
                 hint="give `where` a value of the type that the events have",
-                column=name,
+                column=place_of(path),
             ) from error
         mine &= np.asarray(pc.fill_null(equal, False)).astype(bool)
     return mine

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from headrace.features import Feature
+    from headrace.place import Path
     from pipelines.lines import LineIndex
 
 __all__ = ["parse_json"]
@@ -129,68 +130,65 @@ def _types(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Schema |
             sample.append(load(index.line(i)))
         except Refusal:
             return None
-    types = {name: _type_of([record.get(name) for record in sample]) for name in stream.columns}
-    for feature in stream.features:
-        if len(feature.path) > 1:
-            types[feature.column] = _struct(stream, feature.column, sample)
-        elif feature.kind in ("number", "bucket") and _only_number(stream, feature.column):
-            types[feature.column] = pa.float64()
-        elif feature.kind == "ids" and all(record.get(feature.column) is None for record in sample):
-            types[feature.column] = pa.list_(pa.string())
-    if stream.label and stream.label not in stream.where and all(one.get(stream.label) is None for one in sample):
-        types[stream.label] = pa.float64()  # those with one come later: a shared source begins with impressions
-    types[stream.time] = _time_type(stream.time_unit, [record.get(stream.time) for record in sample])
-    if None in types.values():
+    kinds = {path: _type_at(stream, path, [_value_at(record, path) for record in sample]) for path in stream.paths}
+    if None in kinds.values():
         return None
-    schema = pa.schema(sorted(types.items()))
-    return schema if _suits(stream, schema) else None
+    kind = _struct(kinds)
+    if kind is None or not _suits(stream, kinds):
+        return None
+    return pa.schema(list(kind))
 
 
-def _suits(stream: Stream, schema: pa.Schema) -> bool:
+def _type_at(stream: Stream, path: Path, values: list[Any]) -> pa.DataType | None:
+    """The type of what stands at a path, by its uses and by some of its values."""
+    if path == stream.time_path:
+        return _time_type(stream.time_unit, values)
+    used = {stream.id_path, *stream.where_paths}
+    none = all(value is None for value in values)
+    if path == stream.label_path and path not in used:
+        return pa.float64() if none else _type_of(values)  # those with one come later: a shared source begins without
+    kinds = {feature.kind for feature in stream.features if feature.path == path}
+    if kinds and kinds <= {"number", "bucket"} and path not in used:
+        return pa.float64()
+    if "ids" in kinds and none:
+        return pa.list_(pa.string())
+    return _type_of(values)
+
+
+def _suits(stream: Stream, kinds: Mapping[Path, pa.DataType]) -> bool:
     """Whether every use of a column can take its type."""
-    uses = [(schema.field(stream.id).type, IDS)]
-    if stream.label:
-        uses.append((schema.field(stream.label).type, NUMBERS | {pa.bool_(), pa.string()}))
+    uses = [(kinds[stream.id_path], IDS)]
+    if stream.label_path:
+        uses.append((kinds[stream.label_path], NUMBERS | {pa.bool_(), pa.string()}))
     for feature in stream.features:
         if feature.path:
-            kind = _at(schema, feature.path)
+            kind = kinds[feature.path]
             if feature.kind == "ids":
                 kind = kind.value_type if pa.types.is_list(kind) else None
             uses.append((kind, SUITABLE.get(feature.kind, IDS | NUMBERS | {pa.bool_()})))
     return all(kind in suitable for kind, suitable in uses)
 
 
-def _at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
-    kind = schema.field(path[0]).type
-    for name in path[1:]:
-        kind = kind.field(name).type
-    return kind
-
-
-def _only_number(stream: Stream, column: str) -> bool:
-    others = {stream.id, stream.time, stream.label, *stream.where}
-    kinds = {feature.kind for feature in stream.features if feature.column == column}
-    return column not in others and kinds <= {"number", "bucket"}
-
-
-def _struct(stream: Stream, column: str, sample: Sequence[Mapping[str, Any]]) -> pa.DataType | None:
-    """Struct type of a nested column: the fields that features need, to any depth."""
-    paths = [feature.path[1:] for feature in stream.features if feature.column == column]
-    return _fields(paths, [record.get(column) for record in sample])
-
-
-def _fields(paths: list[tuple[str, ...]], values: list[Any]) -> pa.DataType | None:
-    if () in paths:
-        return None if len(paths) > 1 else _type_of(values)
-    found = [value for value in values if isinstance(value, dict)]
+def _struct(kinds: Mapping[Path, pa.DataType]) -> pa.StructType | None:
+    """The object that has all these paths; None if one of them leads into another."""
     fields = {}
-    for name in sorted({path[0] for path in paths}):
-        deeper = [path[1:] for path in paths if path[0] == name]
-        kind = _fields(deeper, [value.get(name) for value in found])
+    for name in sorted({path[0] for path in kinds}):
+        inside = {path[1:]: kind for path, kind in kinds.items() if path[0] == name}
+        kind = inside.get(())
+        if kind is not None and len(inside) > 1:
+            return None
+        kind = kind if kind is not None else _struct(inside)
         if kind is None:
             return None
         fields[name] = kind
     return pa.struct(list(fields.items()))
+
+
+def _value_at(record: Mapping[str, Any], path: Path) -> Any:
+    value: Any = record
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _type_of(values: list[Any]) -> pa.DataType | None:

@@ -12,9 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from headrace.features import Feature
+    from headrace.place import Path
     from pipelines.events import Stream
 
 __all__ = ["EXACT", "Record", "Refusal", "load", "row_of"]
@@ -64,22 +63,24 @@ def row_of(stream: Stream, record: Record) -> dict[str, Any]:
     """The needed values of one record, ids as text; empty for a record of another stream. Raises Refusal."""
     if record.repeated & stream.columns:
         raise Refusal("duplicate_key")
-    if any(type(record.get(name)) is not type(value) or record[name] != value for name, value in stream.where.items()):
+    if not all(_has(record, path, value) for path, value in stream.where_paths.items()):
         return {}
-    if stream.shared and record.get(stream.time) is None:
+    time = _at(record, stream.time_path)
+    if stream.shared and time is None:
         return {}
     row: dict[str, Any] = {
         "mine": True,
-        "id": _id(record.get(stream.id)),
-        "time": _time(record.get(stream.time), stream.time_unit),
-        "label": _number(record.get(stream.label), boolean=True) if stream.label else None,
+        "id": _id(_at(record, stream.id_path)),
+        "time": _time(time, stream.time_unit),
+        "label": _number(_at(record, stream.label_path), boolean=True) if stream.label_path else None,
     }
     return {**row, **{f"{f.name}:": _value(f, record) for f in stream.features if f.path}}
 
 
-def _value(feature: Feature, record: Mapping[str, Any]) -> Any:
+def _at(record: Record, path: Path) -> Any:
+    """What stands at a path, None where nothing does. Raises Refusal for what is no object on the way."""
     value: Any = record
-    for name in feature.path:
+    for name in path:
         if value is None:
             return None
         if not isinstance(value, Record):
@@ -87,6 +88,22 @@ def _value(feature: Feature, record: Mapping[str, Any]) -> Any:
         if name in value.repeated:
             raise Refusal("duplicate_key")
         value = value.get(name)
+    return value
+
+
+def _has(record: Record, path: Path, wanted: Any) -> bool:
+    """Whether that value stands there; where something else than an object is on the way, it does not."""
+    try:
+        value = _at(record, path)
+    except Refusal as refusal:
+        if refusal.args[0] == "wrong_type":
+            return False
+        raise
+    return type(value) is type(wanted) and value == wanted
+
+
+def _value(feature: Feature, record: Record) -> Any:
+    value = _at(record, feature.path)
     if feature.kind in ("number", "bucket"):
         return _number(value)
     if feature.kind == "time":

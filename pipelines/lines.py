@@ -18,11 +18,15 @@ NEWLINE, RETURN = 0x0A, 0x0D
 
 @dataclass(frozen=True)
 class LineIndex:
-    """starts, ends: int64 [n] byte offsets in the block, without line break; empty lines are not in it."""
+    """starts, ends: int64 [n] byte offsets in the block, without line break; empty lines are not in it.
+
+    places: int64 [n], where each stands in its file, if they do not follow each other there.
+    """
 
     block: Lines
     starts: np.ndarray
     ends: np.ndarray
+    places: np.ndarray | None = None
 
     @staticmethod
     def of(block: Lines) -> LineIndex:
@@ -33,7 +37,8 @@ class LineIndex:
         if len(raw):
             ends = ends - ((ends > starts) & (raw[np.maximum(ends, 1) - 1] == RETURN))
         keep = ends > starts
-        return LineIndex(block, starts[keep], ends[keep])
+        places = None if block.offsets is None else np.array([*block.offsets, 0])[: len(keep)][keep]
+        return LineIndex(block, starts[keep], ends[keep], places)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -45,7 +50,7 @@ class LineIndex:
     @cached_property
     def offsets(self) -> np.ndarray:
         """Offset of each line in its file."""
-        return self.starts + self.block.start
+        return self.starts + self.block.start if self.places is None else self.places
 
     def line(self, i: int) -> bytes:
         return self.block.data[self.starts[i] : self.ends[i]]

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import clock, failpoints, metrics, status
 from headrace.collector import ShardCollector
-from headrace.errors import LostRace, NotFound, StoreFull
+from headrace.errors import LogRewritten, LostRace, NotFound, StoreFull
+from headrace.log import Follower
 from headrace.room import INTAKE, Room
 from headrace.shard import ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, as_recorded, plan_tick
+from pipelines.retry import with_retry
 from pipelines.setup import setup_of
 from pipelines.tick import Weighing, commit, make
 from pipelines.work import run_files, store_at
@@ -79,6 +81,8 @@ class Pipeline:
         self._beam_args = tuple(beam_args)
         self._setup: Setup = setup_of(loop.store, settings, sources)
         self._log = loop.shard_log()
+        self._follower = Follower(loop.requests())
+        self._requests: list[Entry] = []
         self._open_run = run_files(self._setup.store_url)
         self._idle: dict[str, int | None] = {}
         self._run: Callable[[Sequence[Any]], None] | None = None
@@ -87,7 +91,9 @@ class Pipeline:
         self._collector = ShardCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes, share=INTAKE)
         self._claim = status.Claim(
-            loop.store, ROLE, lambda: {"tick_s": settings.pipeline.tick_s, "problem": self._room.problem}
+            loop.store,
+            ROLE,
+            lambda: {"tick_s": settings.pipeline.tick_s, "problem": self._room.problem, "settings": settings.reading},
         )
 
     def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
@@ -102,9 +108,20 @@ class Pipeline:
             drain=drain,
             complete_until_us=complete_until_us,
         )
+        plan = with_retry(self._setup, self._log, plan, self._asked(plan), self._settings.max_bytes_per_tick)
         self._idle = {one.key: one.idle_since_us for one in plan.ranges}
         self._backlog = not plan.complete
         return plan
+
+    def _asked(self, plan: Plan) -> list[Entry]:
+        """Requests that the newest record does not answer."""
+        cursor = plan.previous.requests["cursor"] if plan.previous else None
+        try:
+            self._requests += self._follower.poll()
+        except LogRewritten:  # or collected: from the oldest that is left
+            self._follower, self._requests = Follower(self._loop.requests()), []
+        self._requests = [one for one in self._requests if cursor is None or one.seq > cursor["seq"]]
+        return self._requests
 
     def tick(self, *, drain: bool = False, complete_until_us: int | None = None) -> Entry | None:
         """Commit one record; None when there is nothing to do.

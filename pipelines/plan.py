@@ -16,6 +16,7 @@ from headrace.window import closed_us, idle_since
 from pipelines.aside import read_aside
 from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
 from pipelines.runs import RunMeta
+from pipelines.sources.quarantine import RETRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.runs import Run
     from pipelines.sources.base import Reach
 
-__all__ = ["Plan", "as_recorded", "falls_due", "orders_of", "plan_tick"]
+__all__ = ["Plan", "as_recorded", "falls_due", "in_place", "orders_of", "plan_tick"]
 
 SPANS_PER_ORDER = 8
 KEYS = {  # what stays while anything is pending: name in Policy -> key in the settings
@@ -43,7 +44,8 @@ class Plan:
     """Ranges to read (with the clocks from before), about `size` bytes; `due`: there is something to do.
 
     `complete`: the ranges reach every end, so that what the caller declares about the streams holds after this tick.
-    `asides`: by key of a range, what its source wants kept from this record on.
+    `asides`: by key of a range, what its source wants kept from this record on. `requests`: what the record says of the
+    requests that it answers or passes over; None = what the record before says.
     """
 
     parent: Entry | None
@@ -56,6 +58,7 @@ class Plan:
     drain: bool
     due: bool
     asides: Mapping[str, Any] = field(default_factory=dict)
+    requests: Mapping[str, Any] | None = None
 
     @property
     def seq(self) -> int:
@@ -96,12 +99,11 @@ def plan_tick(
         complete = complete and reach is not None and reach.caught_up
         if reach is not None and reach.aside is not None:
             asides[planned.key] = reach.aside
-    place = {one.key: number for number, one in enumerate(previous.ranges)} if previous else {}
     plan = Plan(
         parent=parent,
         previous=previous,
         now_us=now_us,
-        ranges=tuple(sorted(ranges, key=lambda one: (place.get(one.key, len(place)), one.key))),
+        ranges=in_place(ranges, previous),
         size=size,
         complete=complete,
         complete_until_us=complete_until_us if complete else 0,
@@ -110,6 +112,12 @@ def plan_tick(
         asides=asides,
     )
     return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
+
+
+def in_place(ranges: Iterable[Range], previous: ShardRecord | None) -> tuple[Range, ...]:
+    """In the order of a record: those of the record before keep their places, new ones come after them."""
+    place = {one.key: number for number, one in enumerate(previous.ranges)} if previous else {}
+    return tuple(sorted(ranges, key=lambda one: (place.get(one.key, len(place)), one.key)))
 
 
 def _partitions(setup: Setup, previous: ShardRecord | None) -> list[Range]:
@@ -130,6 +138,8 @@ def _range(
     reach = source.reach(before.partition, before.end, before.identity, max_bytes=max_bytes, drain=drain, aside=aside)
     if reach is None:
         return replace(before, start=before.end, idle_since_us=None), None
+    if before.partition == RETRIED:  # holds no one up: it has only what an operator asks for
+        return replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=0), reach
     since = idle_since(idle.get(before.key), caught_up=reach.caught_up, moved=reach.size > 0, now_us=now_us)
     moved = replace(before, identity=reach.identity, start=before.end, end=reach.position, idle_since_us=since)
     return moved, reach

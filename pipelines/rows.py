@@ -23,7 +23,10 @@ __all__ = ["parse_rows"]
 
 def parse_rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
     """Accepted and refused events of one block."""
-    require(stream, block.table.column_names, block.file)
+    require(stream, block.table.schema, block.file)
+    offsets = np.arange(block.start, block.start + block.table.num_rows)
+    if block.offsets is not None:
+        offsets = np.array(block.offsets)
     table = pa.table({name: plain(block.table.column(name)) for name in sorted(stream.columns)})
     marks = {name: unsound(table.column(name).combine_chunks()) for name in table.column_names}
     wrong = np.logical_or.reduce(list(marks.values()))
@@ -34,12 +37,14 @@ def parse_rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
 
     kept = table.filter(pa.array(~wrong)) if wrong.any() else table
     limits = replace(limits, nan_is_null=True)
-    parsed = check(stream, limits, Columns.of(stream, kept), block.start + good, raw)
+    parsed = check(stream, limits, Columns.of(stream, kept), offsets[good], raw)
     parsed = replace(parsed, unseen=frozenset())
-    return _without(stream, block, table, marks, parsed) if wrong.any() else parsed
+    return _without(stream, block, table, marks, offsets, parsed) if wrong.any() else parsed
 
 
-def _without(stream: Stream, block: Rows, table: pa.Table, marks: dict[str, np.ndarray], parsed: Parsed) -> Parsed:
+def _without(
+    stream: Stream, block: Rows, table: pa.Table, marks: dict[str, np.ndarray], offsets: np.ndarray, parsed: Parsed
+) -> Parsed:
     """What was made of the other rows, and the refusals of those that are marked."""
     wrong = np.flatnonzero(np.logical_or.reduce(list(marks.values())))
     mine = _mine(stream, table.take(pa.array(wrong)), {name: mark[wrong] for name, mark in marks.items()})
@@ -47,14 +52,14 @@ def _without(stream: Stream, block: Rows, table: pa.Table, marks: dict[str, np.n
     for row in wrong[mine].tolist():
         text = any(mark[row] and holds_text(table.schema.field(name).type) for name, mark in marks.items())
         data, size = _raw(block.table, row)
-        refused.append(Refused(block.start + row, "utf8" if text else "out_of_range", data, size))
+        refused.append(Refused(int(offsets[row]), "utf8" if text else "out_of_range", data, size))
     every = sorted([*parsed.refused, *refused], key=lambda one: one.offset)
     return replace(parsed, refused=tuple(every), passed=parsed.passed + int((~mine).sum()))
 
 
 def _mine(stream: Stream, table: pa.Table, marks: dict[str, np.ndarray]) -> np.ndarray:
     """Which of these rows are of this stream; where that cannot be told, they are of the first one of their source."""
-    deciding = {*stream.where, stream.time} if stream.shared else {*stream.where}
+    deciding = {path[0] for path in (*stream.where_paths, *((stream.time_path,) if stream.shared else ()))}
     untold = np.logical_or.reduce([np.zeros(table.num_rows, bool), *(marks[name] for name in deciding)])
     told = table.filter(pa.array(~untold))
     for number, (name, mark) in enumerate(marks.items()):

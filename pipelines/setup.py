@@ -10,6 +10,7 @@ from pipelines.events import Stream
 from pipelines.label import LabelPolicy
 from pipelines.orders import Setup
 from pipelines.sources.pattern import source_of
+from pipelines.sources.quarantine import QuarantineSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,13 +37,12 @@ def setup_of(store: Store, settings: Settings, sources: Mapping[str, Source] | N
     )
     names = sorted(settings.streams, key=lambda name: name != IMPRESSION)
     shared = sources is None and len({(one.source, one.format) for one in settings.streams.values()}) == 1
+    given = sources or {name: source_of(settings.streams[name].source, settings.streams[name].format) for name in names}
     return Setup(
         store_url=store.url,
         write_url=store.url,
         streams={name: _stream(name, settings.streams[name], schema, shared=shared) for name in names},
-        sources=dict(sources)
-        if sources
-        else {name: source_of(settings.streams[name].source, settings.streams[name].format) for name in names},
+        sources={name: QuarantineSource(store.url, source) for name, source in given.items()},
         schema=schema,
         policy=life,
         horizon=Horizon(

@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 import headrace
 from headrace import failpoints
 from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
+from headrace.place import path_of
 from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
 from headrace.window import closed_us
 from pipelines.aside import write_aside
 from pipelines.events import REASONS
+from pipelines.known import hint_for
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
+from pipelines.sources.quarantine import RETRIED
 from pipelines.work import result_path
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ def make(
     paths = [result_path(order) for order in orders if isinstance(order, PartOrder)]
     results = [PartResult(**json.loads(store.read(path))) for path in paths]
     reports = _agreed(results, [order for order in orders if isinstance(order, ReadOrder)])
-    _weigh(plan, reports, weighing)
+    _weigh(setup, plan, reports, weighing)
     _features_seen(setup, plan, reports)
     record = _record(setup, plan, results, reports)
     record = replace(record, ranges=tuple(_with_aside(store, plan, tick, *one) for one in enumerate(record.ranges)))
@@ -96,7 +99,7 @@ def _agreed(results: Sequence[PartResult], reads: Sequence[ReadOrder]) -> list[R
     return [Report(**report) for report in seen[0]]
 
 
-def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
+def _weigh(setup: Setup, plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
     """Warn, or raise TooManyInvalid, when a stream's events do not look like what the settings say."""
     for stream in sorted({one.stream for one in plan.ranges}):
         mine = [report for report in reports if plan.ranges[report.index].stream == stream]
@@ -104,19 +107,27 @@ def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
         total = invalid + sum(report.accepted for report in mine)
         known = _accepted_before(plan, stream)
         if total and (invalid / total > weighing.stop) and (total >= ENOUGH or (not known and invalid == total)):
-            raise _too_many(stream, mine, invalid, total, weighing)
+            raise _too_many(setup, plan, stream, mine, weighing)
         if total >= ENOUGH and invalid / total > weighing.alarm:
             logger.warning("quarantine.alarm stream=%s refused=%d of=%d record=%d", stream, invalid, total, plan.seq)
 
 
-def _too_many(stream: str, reports: Sequence[Report], invalid: int, total: int, weighing: Weighing) -> TooManyInvalid:
+def _too_many(setup: Setup, plan: Plan, stream: str, reports: Sequence[Report], weighing: Weighing) -> TooManyInvalid:
+    invalid = sum(report.invalid for report in reports)
+    total = invalid + sum(report.accepted for report in reports)
     reasons: Counter[str] = Counter()
     for report in reports:
         reasons.update((report.quarantine or {}).get("reasons", {}))
     reason, count = reasons.most_common(1)[0]
+    of, near = setup.streams[stream], ""
+    place = {"missing_id": of.id, "missing_time": of.time, "missing_label": of.label}.get(reason)
+    if place:
+        worst = max(reports, key=lambda report: report.invalid)
+        near = hint_for(path_of(place), setup.sources[stream], plan.ranges[worst.index])
+        near = f"'{place}': {near} " if near else ""
     return TooManyInvalid(
         f"{invalid} of {total} events of stream '{stream}' were refused; most often ({count}) one {REASONS[reason]}",
-        hint=f"correct streams.{stream} in the settings or the source; nothing was committed. The limit is"
+        hint=f"{near}correct streams.{stream} in the settings or the source; nothing was committed. The limit is"
         f" pipeline.quarantine_stop = {weighing.stop:g}; the refused events are in"
         f" {next(report.quarantine['path'] for report in reports if report.quarantine)}",
         stream=stream,
@@ -136,16 +147,20 @@ def _accepted_before(plan: Plan, stream: str) -> bool:
 def _features_seen(setup: Setup, plan: Plan, reports: Sequence[Report]) -> None:
     """Raise MissingFeature for a feature that no event of a telling tick has."""
     name, stream = next((name, one) for name, one in setup.streams.items() if one.role == "impression")
-    told = [report for report in reports if plan.ranges[report.index].stream == name and report.accepted]
+    read = [report for report in reports if plan.ranges[report.index].partition != RETRIED]
+    told = [report for report in read if plan.ranges[report.index].stream == name and report.accepted]
     accepted = sum(report.accepted for report in told)
     if not told or (accepted < ENOUGH and _accepted_before(plan, name)):
         return
     unseen = sorted(set.intersection(*(set(report.unseen) for report in told)))
     if unseen:
         feature = setup.schema[unseen[0]]
+        most = plan.ranges[max(told, key=lambda report: report.accepted).index]
+        near = hint_for(feature.path, setup.sources[name], most, feature=True)
         raise MissingFeature(
             f"feature '{feature.name}' reads '{feature.place}', but none of {accepted} events of '{name}' has it",
-            hint=f'correct features.{feature.name} (column = "…" names the key of the event), or remove the feature;'
+            hint=(f"{near} " if near else "")
+            + f'correct features.{feature.name} (column = "…" names the key of the event), or remove the feature;'
             " nothing was committed",
             feature=feature.name,
             column=feature.place,
@@ -178,7 +193,7 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
         corrections=sum(result.corrections for result in results) + (previous.corrections if previous else 0),
         lost=previous.lost if previous else (),
         quarantine=tuple(Quarantine(**named) for named in refused if named),
-        requests=previous.requests if previous else {"cursor": None, "outcomes": []},
+        requests=plan.requests or {"cursor": previous.requests["cursor"] if previous else None, "outcomes": []},
         parts=setup.parts,
         policy=setup.recorded,
         schema=setup.schema.fingerprint,

@@ -39,6 +39,7 @@ from headrace.collector import VersionCollector
 from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Follower
+from headrace.requests import KINDS
 from headrace.room import Room
 from headrace.triggers import due
 from headrace.version import VersionRecord, union
@@ -139,7 +140,7 @@ class Trainer:
             while not stop():
                 self._claim.take()
                 self._collector.run(self._now_us())
-                asked += requests.poll()
+                asked += [request for request in requests.poll() if KINDS.get(request.kind) == ROLE]
                 if any(request.kind == "stop" for request in asked):
                     self._commit(self._next("delta", asked, "stopped"))
                     break

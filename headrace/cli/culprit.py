@@ -13,6 +13,7 @@ import pyarrow as pa
 from headrace.encode import misfits
 from headrace.errors import HeadraceError
 from headrace.features import Feature
+from headrace.place import path_of
 from pipelines.csvlines import MISSING
 from pipelines.sources.base import Lines, Span
 from pipelines.sources.pattern import source_of
@@ -37,9 +38,11 @@ class Culprits:
         self._stream = own = settings.streams[stream]
         self._place = place
         self._headers: dict[str, tuple[str, ...]] = {}
-        self._features = [Feature("time", "time", (own.time,), time_unit=own.time_unit, source_zone=own.time_zone)]
+        self._features = [
+            Feature("time", "time", path_of(own.time), time_unit=own.time_unit, source_zone=own.time_zone)
+        ]
         if own.label is not None:
-            self._features.append(Feature("label", "number", (own.label,)))
+            self._features.append(Feature("label", "number", path_of(own.label)))
         if stream == "impression":
             self._features += [feature for feature in settings.schema().features if feature.path]
 
@@ -50,7 +53,7 @@ class Culprits:
         if event is None:
             return "", ""
         plain = {"label_range": own.label, "missing_label": own.label, "missing_id": own.id}
-        if reason == "wrong_type" and not isinstance(event.get(own.id), str | int | None):
+        if reason == "wrong_type" and not isinstance(value_at(event, path_of(own.id)), str | int | None):
             plain["wrong_type"] = own.id
         name = own.time if reason in TIMES else plain.get(reason)
         if reason == "utf8":
@@ -60,7 +63,7 @@ class Culprits:
         wrong = () if name else (f for f in self._features if not _fits(f, value_at(event, f.path), text=bool(header)))
         for feature in wrong:
             return feature.place, _shown(value_at(event, feature.path))
-        return (name, _shown(event.get(name))) if name else ("", "")
+        return (name, _shown(value_at(event, path_of(name)))) if name else ("", "")
 
     def _header(self, file: str) -> tuple[str, ...]:
         """The columns of a CSV file; none where lines are JSON."""

@@ -11,6 +11,7 @@ import typer
 from headrace import clock
 from headrace.cli import options, terminal
 from headrace.errors import InvalidRequest
+from headrace.place import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ def predict(
         address = address or f"{settings.serve.host}:{settings.serve.port}"
         now = clock.iso(clock.now_us())
         parts = (feature for feature in settings.schema().features if feature.kind == "time")
-        of_now = {feature.name: now for feature in parts if feature.column == settings.impression.time}
+        of_now = {feature.name: now for feature in parts if feature.path == path_of(settings.impression.time)}
     if not features and not example:
         raise typer.BadParameter("give every feature: name=value …, a JSON object, or @FILE")
     address = address or "127.0.0.1:8500"

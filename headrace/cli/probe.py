@@ -24,6 +24,7 @@ from headrace import clock
 from headrace.cli import options, resident, terminal
 from headrace.cli.probe_figures import LONGEST_S, Commit, Probe, stages_of, summary
 from headrace.errors import HeadraceError, SettingsError, Unreachable
+from headrace.place import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,20 +175,23 @@ class Prober:
         return made
 
     def _impression(self, like: dict[str, Any], value: str, now_us: int) -> dict[str, Any]:
-        from headrace.cli.probe_appends import changed, time_in
+        from headrace.cli.probe_appends import changed, time_in, value_at
 
         stream = self._settings.impression
-        event_id = secrets.randbits(52) if isinstance(like.get(stream.id), int) else f"{value}-{secrets.token_hex(6)}"
-        event = {**like, stream.id: event_id, stream.time: time_in(stream.time_unit, now_us)}
+        number = isinstance(value_at(like, path_of(stream.id)), int)
+        event_id = secrets.randbits(52) if number else f"{value}-{secrets.token_hex(6)}"
+        event = changed(like, path_of(stream.id), event_id)
+        event = changed(event, path_of(stream.time), time_in(stream.time_unit, now_us))
         return changed(event, self._feature.path, value)
 
     def _feedback(self, impression: dict[str, Any], now_us: int) -> dict[str, Any]:
-        from headrace.cli.probe_appends import time_in
+        from headrace.cli.probe_appends import changed, time_in, value_at
 
         stream, place = self._settings.feedback, self._places[self._settings.feedback_name]
-        event = {**place.recent[0], stream.id: impression[self._settings.impression.id]}
-        event[stream.time] = time_in(stream.time_unit, now_us)
-        return {**event, stream.label: self._label} if stream.label else event
+        event_id = value_at(impression, path_of(self._settings.impression.id))
+        event = changed(place.recent[0], path_of(stream.id), event_id)
+        event = changed(event, path_of(stream.time), time_in(stream.time_unit, now_us))
+        return changed(event, path_of(stream.label), self._label) if stream.label else event
 
     def _is_told(self) -> bool:
         """Whether the label comes as feedback: an implicit 0 is what does not come."""

@@ -12,6 +12,7 @@ from headrace import clock
 from headrace.cli.sources import places
 from headrace.config.sections import MARK
 from headrace.errors import NotImplementedYet, SettingsError
+from headrace.place import path_of
 from pipelines.sources.files import FORMATS
 from pipelines.sources.members import COMPRESSIONS
 
@@ -80,7 +81,7 @@ def _last_events(file: Path, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if (
             isinstance(event, dict)
             and len(event) > 1
-            and all(event.get(name) == value for name, value in where.items())
+            and all(value_at(event, path_of(place)) == value for place, value in where.items())
         ):
             yield event
 

@@ -1,4 +1,4 @@
-"""`headrace quarantine list` and `show`."""
+"""`headrace quarantine list`, `show` and `retry`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import options, terminal
+from headrace.cli import options, quarantine_retry, terminal
 from headrace.errors import NotFound
 
 if TYPE_CHECKING:
@@ -17,12 +17,19 @@ NAME = "quarantine"
 group = typer.Typer(help="Refused events, each with its reason.", no_args_is_help=True, rich_markup_mode=None)
 
 
+quarantine_retry.register(group)
+
+
 @group.command("list", epilog=terminal.examples("headrace quarantine list", "headrace quarantine list --json"))
 def list_files(*, as_json: options.Json = False, config: options.Config = options.DEFAULT) -> int:
     """What was refused, by shard record and reason."""
     settings = options.load(config)
     loop = options.open_loop(settings)
-    files = [{**file, "because": _because(_events(loop, settings, file))} for file in _files(loop)]
+    again = _again(loop)
+    files = [
+        {**file, "retried": len(again.get(file["path"], ())), "because": _because(_events(loop, settings, file))}
+        for file in _files(loop)
+    ]
     if as_json:
         terminal.show_json({"quarantine": files})
     elif not files:
@@ -32,12 +39,13 @@ def list_files(*, as_json: options.Json = False, config: options.Config = option
             (
                 file["seq"],
                 file["rows"],
+                file["retried"] or "",
                 ", ".join(f"{reason} {n}" for reason, n in sorted(file["reasons"].items())),
                 "; ".join(f"{name} = {value}" for name, value in file["because"].items()),
             )
             for file in files
         ]
-        terminal.show(terminal.table(rows, ("record", "events", "reasons", "such as")))
+        terminal.show(terminal.table(rows, ("record", "events", "read again", "reasons", "such as")))
     return terminal.Code.OK
 
 
@@ -67,6 +75,15 @@ def show(
     return terminal.Code.OK
 
 
+def _again(loop: Loop) -> dict[str, set[int]]:
+    """By file, which rows were read again."""
+    from headrace.shard import ShardRecord
+    from pipelines.retry import retried
+
+    head = loop.shard_log().head()
+    return {} if head is None else retried(loop.store.url, ShardRecord.from_entry(head))
+
+
 def _files(loop: Loop) -> list[dict[str, Any]]:
     log = loop.shard_log()
     head, first = log.head(), log.first()
@@ -89,8 +106,10 @@ def _events(loop: Loop, settings: Settings, file: dict[str, Any]) -> list[dict[s
     named = Quarantine(file["path"], file["sha256"], file["rows"], file["reasons"])
     known = {name: Culprits(settings, name, place) for name, place in places(settings).items()}
     events = []
-    for row in read_quarantine(loop.store, named).to_pylist():
+    again = _again(loop).get(named.path, ())
+    for number, row in enumerate(read_quarantine(loop.store, named).to_pylist()):
         event = {name: _text(value) for name, value in row.items() if value is not None}
+        event |= {"retried": True} if number in again else {}
         if row["stream"] in known:
             name, value = known[row["stream"]].of(row["reason"], row["raw"], row["offset"].rpartition(":")[0])
             event |= {"because": f"{name} = {value}"} if name else {}

@@ -15,14 +15,15 @@ from headrace.cli.sample import sample_of
 from headrace.cli.sources import parsed, places
 from headrace.column import plain
 from headrace.errors import MissingFeature, SourceError
-from headrace.features import nearest
 from headrace.guess.columns import EARLIEST_S, LATEST_S, PER_S, look_at
+from headrace.place import nearest_place, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.config import Settings
     from headrace.features import Feature
+    from headrace.place import Path
     from pipelines.events import Parsed
 
 Y2000_US: Final = EARLIEST_S * clock.SECOND_US
@@ -146,8 +147,11 @@ def _none_mine(settings: Settings, trial: Trial) -> str:
         has = _values(settings, trial.stream, name)
         if str(value) not in has:
             found = f"'{name}' has {', '.join(has)}" if has else f"there is no '{name}'"
-            return f"`where` picks none of {trial.passed:,} events: {name} = {value!r}, but {found}"
-    hint = _nearest(settings, trial.stream, stream.time)
+            near = "" if has else _nearest(settings, trial.stream, path_of(name))
+            return f"`where` picks none of {trial.passed:,} events: {name} = {value!r}, but {found}" + (
+                f"; {near}" if near else ""
+            )
+    hint = _nearest(settings, trial.stream, path_of(stream.time))
     return f"none of {trial.passed:,} events has a time of this stream: '{stream.time}'; {hint or 'correct `time`'}"
 
 
@@ -161,7 +165,7 @@ def _refused(settings: Settings, trial: Trial) -> str:
         return f"{text}; write labels as 1 and 0, or true and false"
     missing = {"missing_id": stream.id, "missing_time": stream.time}
     reason = trial.refused.most_common(1)[0][0]
-    if reason in missing and (hint := _nearest(settings, trial.stream, missing[reason])):
+    if reason in missing and (hint := _nearest(settings, trial.stream, path_of(missing[reason]))):
         return f"{text}; {'id' if reason == 'missing_id' else 'time'} = '{missing[reason]}': {hint}"
     quoted = [name for name, value in trial.because.get("wrong_type", {}).items() if NUMBER.fullmatch(value)]
     if quoted:
@@ -187,7 +191,7 @@ def _empty(settings: Settings, trial: Trial) -> str:
         return ""
     for feature in settings.schema().features:
         if feature.path and feature.name not in trial.filled:
-            hint = _nearest(settings, trial.stream, feature.place)
+            hint = _nearest(settings, trial.stream, feature.path, feature=True)
             return f"feature '{feature.name}' has no value in any event; {hint or 'correct its column'}"
     return ""
 
@@ -200,7 +204,7 @@ def _unit_of(time: float) -> str:
 
 def _values(settings: Settings, stream: str, name: str) -> list[str]:
     """The values of a column, the most frequent first."""
-    columns = _columns(settings, stream)
+    columns, name = _columns(settings, stream), ".".join(path_of(name))
     if name not in columns:
         return []
     counts = pc.value_counts(columns[name].values.drop_null()).to_pylist()
@@ -220,18 +224,17 @@ def _columns(settings: Settings, stream: str) -> dict[str, Any]:
         return {}
 
 
-def _nearest(settings: Settings, stream: str, name: str) -> str:
-    """What the events have that is called much like `name`."""
+def _nearest(settings: Settings, stream: str, path: Path, *, feature: bool = False) -> str:
+    """What the events have that is called much like what stands at `path`."""
     columns = _columns(settings, stream)
-    fields = {column.rpartition(".")[2]: column for column in columns}
-    inside = fields.get(name, "")
-    if "." in inside:
-        return f'did you mean path = "{inside}"?'
-    return nearest(name, list(columns)) or (f"they have {', '.join(list(columns)[:20])}" if columns else "")
+    known = [column.path for column in columns.values()]
+    return nearest_place(path, known, feature=feature) or (
+        f"they have {', '.join(list(columns)[:20])}" if columns else ""
+    )
 
 
 def _unseen(settings: Settings, feature: Feature, trial: Trial) -> MissingFeature:
-    hint = _nearest(settings, trial.stream, feature.place)
+    hint = _nearest(settings, trial.stream, feature.path, feature=True)
     return MissingFeature(
         f"feature '{feature.name}' reads '{feature.place}', but none of {trial.accepted:,} events of stream "
         f"'{trial.stream}' has it",

@@ -1,7 +1,7 @@
 """The `[features]` section: one line per feature -> `headrace.features.Feature`.
 
 key = name;  kind;  then where the raw value stands: column = "…", or path = "a.b" for a field inside a column, or
-nothing (the column has the feature's name). `bucket` and `time` may say instead  of = "…", a column or another
+nothing (the column has the feature's name). `bucket` and `time` may say instead  of = "…", a place or another
 feature, whose place they then share; `time` without a place takes the impressions' time.
 ttl: how long an id is remembered that no event has; admission: from how many events on it is.
 """
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-from headrace.config.sections import Count, Section, StreamSettings, Text
+from headrace.config.sections import Count, Place, Section, StreamSettings, Text
 from headrace.errors import SettingsError
 from headrace.features import Feature, Kind, Part, TimeUnit, Transform
+from headrace.place import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +51,8 @@ class FeatureSettings(Section):
 
     kind: Kind
     column: Text | None = None
-    path: Text | None = None
-    of: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
+    path: Place | None = None
+    of: Annotated[tuple[Place, ...], BeforeValidator(_as_tuple)] = ()
     edges: tuple[float, ...] = ()
     transform: Transform = "none"
     part: Part | None = None
@@ -123,18 +124,18 @@ def _path(
     name: str, line: FeatureSettings, lines: Mapping[str, FeatureSettings], impression: StreamSettings
 ) -> tuple[str, ...]:
     if line.path is not None:
-        return tuple(line.path.split("."))
+        return path_of(line.path)
     if line.column is not None:
         return (line.column,)
     if not line.of:
-        return (impression.time,) if line.kind == "time" else (name,)
+        return path_of(impression.time) if line.kind == "time" else (name,)
     if len(line.of) > 1:
         raise SettingsError(
             f"[features] {name}: a {line.kind} is of one column or feature", hint=f'of = "{line.of[0]}"', feature=name
         )
     other = lines.get(line.of[0])
     if other is None or line.of[0] == name:
-        return (line.of[0],)
+        return path_of(line.of[0])
     if other.kind == "cross" or other.of:
         raise SettingsError(
             f"[features] {name}: of = '{line.of[0]}' is a {other.kind} that is itself made of something else",
@@ -146,7 +147,7 @@ def _path(
 
 def _time(name: str, line: FeatureSettings, path: tuple[str, ...], impression: StreamSettings) -> Feature:
     """The impressions' own time column is read as the stream says; any other as the feature says."""
-    own = path == (impression.time,)
+    own = path == path_of(impression.time)
     if own and line.time_unit is not None:
         raise SettingsError(
             f"[features] {name}: the time_unit of '{impression.time}' is a matter of [streams.impression]",

@@ -6,13 +6,17 @@ model kind a learning rate.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from headrace import triggers
 from headrace.errors import SettingsError
 from headrace.features import TimeUnit, check_time_zone
+from headrace.place import path_of, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MiB: Final = 2**20
 MARK: Final = "{p}"  # in a source: the name of a partition; `pipelines.sources.pattern`
@@ -30,6 +34,39 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _place(value: Any) -> Any:
+    """`a.b`, { column = "a.b" } or { path = "a.b" } as the text of a place."""
+    if isinstance(value, dict):
+        (key, text), *more = value.items() or [("", None)]
+        if more or key not in ("column", "path") or not isinstance(text, str):
+            raise ValueError('must be text, or { column = "a.b" } for a column whose name has a dot')
+        value = place_of((text,)) if key == "column" else text
+    if isinstance(value, str) and value:
+        path_of(value)
+    return value
+
+
+def _places(value: Any) -> Any:
+    """`where`: { event.type = … }, which TOML reads as a table in a table, as the place `event.type`."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            found |= {place_of(path): scalar for path, scalar in _inside((name,), inner)}
+        else:
+            found[_place(name)] = inner
+    return found
+
+
+def _inside(path: tuple[str, ...], table: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, inner in table.items():
+        if isinstance(inner, dict):
+            yield from _inside((*path, name), inner)
+        else:
+            yield (*path, name), inner
+
+
 Scalar = Annotated[Any, BeforeValidator(_scalar)]
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
 Number = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
@@ -38,6 +75,8 @@ NotNegative = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_i
 Share = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, lt=1)]
 Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=65_535)]
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[str, BeforeValidator(_place), Field(min_length=1)]
+"""Text that `headrace.place.path_of` takes."""
 
 
 class Section(BaseModel):
@@ -59,16 +98,19 @@ class LoopSettings(Section):
 
 
 class StreamSettings(Section):
-    """`[streams.<name>]`: where events come from, what joins them, when they happened."""
+    """`[streams.<name>]`: where events come from, what joins them, when they happened.
+
+    id, time, label and the keys of `where` are places (`headrace.place`): `event.id` is a field inside an object.
+    """
 
     source: Text
     format: Literal["", "json", "csv", "parquet", "arrow", "avro"] = ""  # "" = as the name of the file says
-    where: dict[str, Scalar] = Field(default_factory=dict)  # only events with these values
-    id: Text
-    time: Text
+    where: Annotated[dict[str, Scalar], BeforeValidator(_places)] = Field(default_factory=dict)  # only such events
+    id: Place
+    time: Place
     time_unit: TimeUnit | None = None
     time_zone: str | None = None
-    label: Text | None = None
+    label: Place | None = None
 
     def model_post_init(self, _context: Any) -> None:
         if self.time_zone is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -105,6 +106,12 @@ class Settings(BaseSettings):
         from headrace.schema import Schema  # brings Arrow, which reading settings must not cost
 
         return Schema(features_of(self.features, self.impression))
+
+    @property
+    def reading(self) -> str:
+        """16 hex digits; equal if and only if two processes take the same events in the same way."""
+        told = self.model_dump_json(include={"streams", "features", "label", "pipeline"})
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def replace(self, section: str, **values: Any) -> Settings:
         """The same settings with other values in one section: `settings.replace("loop", root="/tmp/x")`."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from headrace.features import NAME, SHARD_COLUMNS
 from headrace.guess.columns import TIME_NAME, Column, values_of
+from headrace.place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,8 @@ def _choose(column: Column, roles: Roles) -> Choice:
     name, place = column.name, ""
     if not NAME.fullmatch(name) or name in SHARD_COLUMNS:
         name = _legal(name)
-        place = f", {'path' if column.nested else 'column'} = {quoted(column.name)}"
+        place = quoted(place_of(column.path)) if column.nested else quoted(column.name)
+        place = f", {'path' if column.nested else 'column'} = {place}"
     return Choice(name, f'{{ kind = "{kind}"{place}{rest} }}', comment)
 
 
@@ -84,7 +86,7 @@ def _left_out(column: Column, roles: Roles) -> str:
         return 'objects whose fields cannot be named by path = "a.b"'
     if column.what == "time":
         return "another time"
-    if TIME_NAME.search(column.name) and column.what == "text":
+    if TIME_NAME.search(column.word) and column.what == "text":
         return "another time"
     if roles.outcome is not None and column.what != "list" and _is_outcome(column, roles.outcome):
         return "tells the label almost alone: an outcome?"

@@ -17,6 +17,7 @@ from headrace.times import parse_time
 
 if TYPE_CHECKING:
     from headrace.features import TimeUnit
+    from headrace.place import Path
 
 What = Literal["time", "list", "number", "integer", "text", "boolean", "empty", "nested"]
 
@@ -38,6 +39,20 @@ class Column:
     time_unit: TimeUnit | None = None
     naive: bool = False
     nested: bool = False
+
+    @property
+    def path(self) -> Path:
+        return tuple(self.name.split(".")) if self.nested else (self.name,)
+
+    @property
+    def word(self) -> str:
+        """What names of roles are compared with: `event_id` of `event.id`, in small letters."""
+        return self.name.replace(".", "_").lower()
+
+    @property
+    def last(self) -> str:
+        """The name of the field itself, in small letters: `ts` of `meta.ts`."""
+        return self.path[-1].lower()
 
     @cached_property
     def distinct(self) -> int:
@@ -123,7 +138,7 @@ def _look_at_numbers(name: str, values: pa.Array) -> Column:
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
         return Column(name, values, "empty")
-    unit = _epoch_unit(numbers) if TIME_NAME.search(name) else None
+    unit = _epoch_unit(numbers) if TIME_NAME.search(name.replace(".", "_")) else None
     if unit is not None:
         return Column(name, values, "time", time_unit=unit)
     return Column(name, values, "integer" if bool((numbers == np.floor(numbers)).all()) else "number")

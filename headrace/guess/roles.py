@@ -116,7 +116,7 @@ def _joined_delays(roles: Roles) -> npt.NDArray[np.float64]:
 
 def _type_column(columns: Mapping[str, Column]) -> tuple[Column, str, str] | None:
     candidates = [c for c in columns.values() if c.what == "text" and 2 <= c.distinct <= 12]
-    for column in sorted(candidates, key=lambda c: _rank(c.name, TYPE_NAMES)):
+    for column in sorted(candidates, key=lambda c: _rank(c, TYPE_NAMES)):
         values = [str(value) for value in values_of(column)]
         shown = [value for value in values if SHOWN.search(value)]
         done = [value for value in values if DONE.search(value) and value not in shown]
@@ -127,9 +127,9 @@ def _type_column(columns: Mapping[str, Column]) -> tuple[Column, str, str] | Non
 
 def _label(columns: Mapping[str, Column]) -> Column:
     found = [label for column in columns.values() if (label := _binary(column)) is not None]
-    named = [column for column in found if column.name.lower() in LABEL_NAMES]
+    named = [column for column in found if _called(column, LABEL_NAMES)]
     if named:
-        return min(named, key=lambda column: _rank(column.name, LABEL_NAMES))
+        return min(named, key=lambda column: _rank(column, LABEL_NAMES))
     if len(found) == 1:
         return found[0]
     if found:
@@ -175,25 +175,25 @@ def _id(columns: Mapping[str, Column], times: list[Column]) -> Column:
     taken = {column.name for column in times}
     others = [c for c in columns.values() if c.what in ("integer", "text") and c.name not in taken]
     able = [c for c in others if c.present.mean() >= FULL]
-    named = [c for c in able if ID_NAME.search(c.name) and c.distinct > len(c.values) // 3]
+    named = [c for c in able if ID_NAME.search(c.word) and c.distinct > len(c.values) // 3]
     unique = [c for c in able if c.distinct >= FULL * len(c.values)]
     if not named and not unique:
-        near = [c for c in others if ID_NAME.search(c.name)]
+        near = [c for c in others if ID_NAME.search(c.word)]
         why = [
             f"'{c.name}' has {c.distinct:,} values in {len(c.values):,} events, {c.present.mean():.0%} filled"
             for c in near
         ]
         wanted = "a column that differs between impressions and is the same in their feedback"
         raise _nothing("id", wanted, "; ".join(why[:2]))
-    return min([*named, *unique], key=lambda column: (_rank(column.name, ID_NAMES), -column.distinct))
+    return min([*named, *unique], key=lambda column: (_rank(column, ID_NAMES), -column.distinct))
 
 
 def _event_time(times: list[Column]) -> Column:
     """By name; else the one that is always there and earliest."""
     full = [column for column in times if column.present.mean() >= FULL] or times
-    named = [column for column in full if column.name.lower() in TIME_NAMES]
+    named = [column for column in full if _called(column, TIME_NAMES)]
     if named:
-        return min(named, key=lambda column: _rank(column.name, TIME_NAMES))
+        return min(named, key=lambda column: _rank(column, TIME_NAMES))
     return min(full, key=lambda column: (bool(LABEL_TIME.search(column.name)), float(np.nanmean(column.times_us))))
 
 
@@ -225,11 +225,17 @@ def _share(column: Column, rows: npt.NDArray[np.bool_]) -> float:
 
 def _best(columns: list[Column], names: Iterable[str], share: Callable[[Column], float]) -> Column:
     known = tuple(names)
-    return min(columns, key=lambda column: (-round(share(column), 2), _rank(column.name, known)))
+    return min(columns, key=lambda column: (-round(share(column), 2), _rank(column, known)))
 
 
-def _rank(name: str, names: tuple[str, ...]) -> int:
-    return names.index(name.lower()) if name.lower() in names else len(names)
+def _called(column: Column, names: tuple[str, ...]) -> bool:
+    return _rank(column, names) < len(names)
+
+
+def _rank(column: Column, names: tuple[str, ...]) -> int:
+    """The place of its name, with or without the object that it is in: `event.id` is an `event_id`, and an `id`."""
+    words = (column.name.lower(), column.word, column.last)
+    return next((names.index(word) for word in words if word in names), len(names))
 
 
 def _nothing(role: str, wanted: str, near: str = "") -> SettingsError:

@@ -13,6 +13,7 @@ from headrace.errors import SettingsError
 from headrace.guess.choice import Choice, choose, quoted
 from headrace.guess.columns import Column, look_at
 from headrace.guess.roles import Roles, delays_s, find_roles, nice_s
+from headrace.place import place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +80,7 @@ def guess(sample: pa.Table, source: str) -> Guess:
     if not sample.num_rows:
         raise SettingsError(f"{source} has no events to look at", hint="`headrace init` without --from", source=source)
     columns = look_at(sample)
-    roles = find_roles({name: column for name, column in columns.items() if not column.nested})
+    roles = find_roles(columns)
     choices = choose(columns, roles)
     head = [*_loop(source, roles), *_streams(source, roles), *_label(roles), *_OTHERS]
     text = "\n".join([*head, *_features(choices, LINES - len(head))]) + "\n"
@@ -108,14 +109,16 @@ def _streams(source: str, roles: Roles) -> list[str]:
 def _stream(name: str, source: str, roles: Roles, time: Column, value: str) -> list[str]:
     lines = [f"[streams.{name}]", f"source = {quoted(source)}"]
     if roles.kind is not None:
-        lines.append(f"where = {{ {_key(roles.kind.name)} = {quoted(value)} }}")
-    lines += [f"id = {quoted(roles.id.name)}", f"time = {quoted(time.name)}"]
+        kind = roles.kind
+        place = ".".join(map(_key, kind.path)) if kind.nested else _key(place_of(kind.path))
+        lines.append(f"where = {{ {place} = {quoted(value)} }}")
+    lines += [f"id = {_place(roles.id)}", f"time = {_place(time)}"]
     if time.time_unit is not None:
         lines.append(f'time_unit = "{time.time_unit}"')
     if time.naive:
         lines.append(_said('time_zone = "UTC"', "the times do not say theirs"))
     if name != "impression" and roles.label is not None:
-        lines.append(f"label = {quoted(roles.label.name)}")
+        lines.append(f"label = {_place(roles.label)}")
     return [*lines, ""]
 
 
@@ -181,6 +184,12 @@ def _name(source: str) -> str:
 
 def _said(line: str, comment: str) -> str:
     return f"{line:<38}  # {comment}" if comment else line
+
+
+def _place(column: Column) -> str:
+    """The place of a column in [streams]: of one whose name has a dot, in so many words."""
+    place = place_of(column.path)
+    return quoted(place) if column.nested or place == column.name else f"{{ column = {quoted(column.name)} }}"
 
 
 def _key(name: str) -> str:

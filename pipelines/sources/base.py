@@ -9,6 +9,8 @@ remember of all its past is an `aside`: a JSON value in a file that records shar
                  SourceChanged or SourceTruncated; None = the end is not known at present (an outage, not idleness)
     spans        cuts a committed or planned range into pieces of one parse each; same range, same pieces, for ever
     read         one piece; may block, has no side effects, returns the same block every time
+    at           the events at some offsets of a file, in this order, as one block; `raws`: the bytes of those that are
+                 known whole, which a source of lines need not read again. SourceVanished, SourceError
 
 A source is picklable: a URL and options. Reading happens in workers.
 """
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -67,21 +69,26 @@ class Span:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines of text; `start` is the offset of the first byte. `header`: column names of CSV, None for JSON."""
+    """Whole lines of text; `start` is the offset of the first byte. `header`: column names of CSV, None for JSON.
+
+    `offsets`: of each line, where they do not follow each other in the file.
+    """
 
     data: bytes
     file: str
     start: int
     header: tuple[str, ...] | None = None
+    offsets: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Typed rows; `start` is the number of the first."""
+    """Typed rows; `start` is the number of the first. `offsets`: of each, where they do not follow each other."""
 
     table: pa.Table
     file: str
     start: int
+    offsets: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,3 +114,10 @@ class Source(Protocol):
     ) -> Reach | None: ...
     def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]: ...
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block: ...
+    def at(
+        self,
+        file: str,
+        offsets: Sequence[int],
+        raws: Mapping[int, bytes],
+        columns: Collection[str] | None = None,
+    ) -> Lines | Rows: ...

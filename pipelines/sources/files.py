@@ -35,7 +35,7 @@ import fsspec
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
-from pipelines.sources.base import Block, Extent, Reach, Span
+from pipelines.sources.base import Block, Extent, Lines, Reach, Rows, Span
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.listing import sizes_below
 from pipelines.sources.members import COMPRESSIONS
@@ -153,6 +153,14 @@ class FileSource:
             return self._files(span.file).read(self._path(span.file), span, columns)
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
+
+    def at(
+        self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
+    ) -> Lines | Rows:
+        try:
+            return self._files(file).at(self._path(file), file, offsets, raws, columns)
+        except FileNotFoundError as error:
+            raise self._vanished(file) from error
 
     def _left(self, name: str, size: int) -> tuple[int, int | None]:
         """Where a file ended that was left behind at that size, and the size if its end was torn."""

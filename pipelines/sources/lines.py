@@ -13,7 +13,7 @@ from headrace.errors import SourceTruncated
 from pipelines.sources.base import SPAN_BYTES, Extent, Lines, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["LineFiles"]
 
@@ -79,6 +79,20 @@ class LineFiles:
             first = data.find(b"\n") + 1 or len(data)
             data, start = data[first:], start + first
         return Lines(data, span.file, start, self._header(path))
+
+    def at(
+        self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
+    ) -> Lines:
+        """The lines that start at these offsets."""
+        del columns  # lines are read whole
+        lines = [raws[start] if start in raws else self._line(path, start) for start in offsets]
+        data = b"".join(line + b"\n" for line in lines)
+        return Lines(data, file, 0, self._header(path) if self.csv else None, tuple(offsets))
+
+    def _line(self, path: str, start: int) -> bytes:
+        end = self._newline_after(path, start, int(self.fs.size(path)))
+        line: bytes = self.fs.cat_file(path, start, end)
+        return line.removesuffix(b"\n")
 
     def _read_header(self, path: str) -> tuple[str, ...]:
         line = self.fs.cat_file(path, 0, HEADER_BYTES).removeprefix(BOM).split(b"\n", 1)[0]

@@ -17,7 +17,7 @@ from pipelines.sources.members import is_padding, unpacked
 from pipelines.sources.whole import Measure, WholeFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from pipelines.sources.base import Lines, Span
 
@@ -63,6 +63,15 @@ class PackedLines(WholeFiles):
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Lines:
         del stream  # the unpacked text is at hand
         return self._lines.read(path, span, columns)
+
+    def at(
+        self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
+    ) -> Lines:
+        return self._lines.at(path, file, offsets, raws, columns)
+
+    def size(self, path: str) -> int:
+        """Bytes of the text in a file, as far as it is whole."""
+        return self.measured(path, int(self.fs.size(path))).units
 
     def cat_file(self, path: str, start: int, end: int) -> bytes:
         """Bytes `[start, end)` of the text in a file: what `LineFiles` reads with."""

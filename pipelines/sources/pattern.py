@@ -23,9 +23,9 @@ from headrace.errors import SettingsError, SourceError, SourceVanished
 from pipelines.sources.files import FileSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from pipelines.sources.base import Block, Reach, Source, Span
+    from pipelines.sources.base import Block, Lines, Reach, Rows, Source, Span
 
 __all__ = ["PatternSource", "source_of"]
 
@@ -103,6 +103,12 @@ class PatternSource:
         partition, _, file = span.file.partition("/")
         block = self._of(partition).read(replace(span, file=file), columns)
         return replace(block, file=span.file)
+
+    def at(
+        self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
+    ) -> Lines | Rows:
+        partition, _, inner = file.partition("/")
+        return replace(self._of(partition).at(inner, offsets, raws, columns), file=file)
 
     def _of(self, partition: str) -> FileSource:
         if partition not in self._sources:

@@ -16,7 +16,7 @@ from headrace.errors import SourceVanished
 from pipelines.sources.base import Reach, Rows, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["ReplaySource"]
 
@@ -75,3 +75,10 @@ class ReplaySource:
             else self._table.select([n for n in self._table.column_names if n in columns])
         )
         return Rows(table.slice(span.start, span.end - span.start), span.file, span.start)
+
+    def at(
+        self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
+    ) -> Rows:
+        del raws  # rows have their types in the file
+        rows = self.read(Span(file, 0, self._table.num_rows, 0, 0), columns)
+        return Rows(rows.table.take(pa.array(offsets, pa.int64())), file, 0, tuple(offsets))

@@ -18,13 +18,16 @@ import errno
 import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from headrace.errors import HeadraceError
-from pipelines.sources.base import Block, Broken, Extent, Span
+import pyarrow as pa
+
+from headrace.errors import HeadraceError, SourceError
+from pipelines.sources.base import Block, Broken, Extent, Lines, Rows, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 __all__ = ["NOTHING", "Measure", "NotWhole", "RowFiles", "WholeFiles", "is_of_the_bytes"]
 
@@ -87,6 +90,12 @@ class WholeFiles(ABC):
     @abstractmethod
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Block:
         """One piece of what is whole; raises anything where it is damaged."""
+
+    @abstractmethod
+    def at(
+        self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
+    ) -> Lines | Rows:
+        """The events at some offsets (`pipelines.sources.base`)."""
 
     @abstractmethod
     def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]: ...
@@ -265,6 +274,20 @@ class RowFiles(WholeFiles):
     """Formats whose unit is a row."""
 
     unit = "row"
+
+    def at(
+        self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
+    ) -> Rows:
+        del raws  # what quarantine has of them is text, without their types
+        found: list[pa.Table] = []
+        for _, group in groupby(offsets, lambda row: row // SPAN_ROWS):
+            rows = list(group)
+            low, high = min(rows), max(rows) + 1
+            block = self.read(path, Span(file, low, high, low, high), columns)
+            if not isinstance(block, Rows) or block.table.num_rows < high - low:
+                raise SourceError(f"{path} cannot be read any more", hint="put it back as it was", path=path)
+            found.append(block.table.take(pa.array([row - low for row in rows], pa.int64())))
+        return Rows(pa.concat_tables(found, promote_options="permissive"), file, 0, tuple(offsets))
 
     def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]:
         """(row, bytes): about `max_bytes` from row `start`; at least one row."""

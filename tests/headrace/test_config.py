@@ -9,6 +9,7 @@ import pytest
 
 from headrace import config
 from headrace.errors import NotImplementedYet, SettingsError
+from headrace.place import path_of
 from headrace.schema import Feature
 
 FEED = """\
@@ -264,3 +265,45 @@ def test_reading_settings_brings_no_arrow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], input=FEED, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ('"event.id"', ("event", "id")),
+        ('{ path = "event.id" }', ("event", "id")),
+        ('{ column = "event.id" }', ("event.id",)),
+        ("'\"event.id\"'", ("event.id",)),
+    ],
+)
+def test_places_inside_objects_and_columns_with_dots(written: str, path: tuple[str, ...]) -> None:
+    settings = config.parse(FEED.replace('id = "request_id"', f"id = {written}", 1))
+    assert path_of(settings.impression.id) == path
+    stream = config.parse(settings_text := FEED.replace('time = "shown_at"', f"time = {written}", 1)).impression
+    assert path_of(stream.time) == path
+    assert config.parse(settings_text.replace('of = "shown_at"', 'column = "x"')).impression == stream
+
+
+@pytest.mark.parametrize(
+    "where",
+    ['{ event.type = "a" }', '{ "event.type" = "a" }', '{ event = { type = "a" } }'],
+)
+def test_where_takes_toml_tables_as_places(where: str) -> None:
+    settings = config.parse(FEED.replace('{ type = "impression" }', where, 1))
+    assert settings.impression.where == {"event.type": "a"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('id = "request_id"', 'id = "event..id"', "[streams.impression] id = 'event..id': is no place in an event"),
+        ('id = "request_id"', 'id = { colum = "a" }', '[streams.impression] id: must be text, or { column = "a.b" }'),
+        ('id = "request_id"', "id = {}", "[streams.impression] id: must be text"),
+        ('{ type = "impression" }', '{ ".type" = "a" }', "[streams.impression] where: is no place in an event"),
+        ('{ type = "impression" }', "{ event.type = [1] }", "must be text, a number, true or false"),
+    ],
+)
+def test_what_is_no_place(old: str, new: str, said: str) -> None:
+    with pytest.raises(SettingsError) as wrong:
+        config.parse(FEED.replace(old, new, 1))
+    assert said in str(wrong.value)

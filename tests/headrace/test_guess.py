@@ -10,6 +10,7 @@ import pytest
 
 from headrace import config, guess
 from headrace.errors import SettingsError
+from headrace.place import path_of
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -233,3 +234,40 @@ def test_decimals_are_numbers() -> None:
     price = pa.array([i % 300 / 4 for i in range(events.num_rows)]).cast(pa.decimal128(9, 2))
     schema = config.parse(guess.guess(events.append_column("price", price), "feed.parquet").text).schema()
     assert schema["price"].kind == "number"
+
+
+def nested(table: pa.Table) -> pa.Table:
+    """The same events, with id and type in `event`, times in `meta`, the rest in `body`."""
+    homes = {"order_id": ("event", "id"), "request_id": ("event", "id"), "action": ("event", "type")}
+    homes |= {"created": ("meta", "time"), "ts": ("meta", "ts"), "result_at": ("meta", "result_at"), "y": ("out", "y")}
+    rows = []
+    for row in table.to_pylist():
+        made: dict[str, Any] = {}
+        for name, value in row.items():
+            home, field = homes.get(name, ("body", name))
+            made.setdefault(home, {})[field] = value
+        rows.append(made)
+    return pa.Table.from_pylist(rows)
+
+
+def test_roles_are_found_inside_objects() -> None:
+    settings = config.parse(guess.guess(nested(outcomes()), "orders.parquet").text)
+    assert (settings.impression.id, settings.impression.time) == ("event.id", "meta.time")
+    assert (settings.feedback.time, settings.feedback.label) == ("meta.result_at", "out.y")
+    assert settings.schema()["body_customer_id"].path == ("body", "customer_id")
+    assert settings.schema().encode(nested(outcomes())).num_rows == 2_000
+    text = guess.guess(nested(feed()), "feed.jsonl").text
+    assert 'where = { event.type = "impression" }' in text
+    settings = config.parse(text)
+    assert settings.impression.where == {"event.type": "impression"}
+    assert (settings.impression.id, settings.feedback.time) == ("event.id", "meta.ts")
+
+
+def test_columns_with_dots_in_their_names_are_named_so_that_they_are_found() -> None:
+    names = {"action": "event.type", "request_id": "event.id", "ts": "meta.ts"}
+    table = feed().drop_columns(["request"]).rename_columns(names | {"user": "e.user", "item": "item"})
+    settings = config.parse(guess.guess(table, "feed.csv").text)
+    assert path_of(settings.impression.id) == ("event.id",)
+    assert path_of(settings.impression.time) == ("meta.ts",)
+    assert [path_of(place) for place in settings.impression.where] == [("event.type",)]
+    assert settings.schema()["e_user"].path == ("e.user",)

@@ -94,10 +94,10 @@ def test_held_shards_expire_after_held_s():
 
 def test_requests_that_were_answered_go_later():
     asked = {seq: seq * S for seq in range(20)}
-    answered = {0: replace(FACT, answered=12)}
-    assert oldest_request(asked, [answered], 100 * S, TERMS) == 12
-    assert oldest_request(asked, [answered], 20 * S, TERMS) == 10
-    assert oldest_request(asked, [answered, {0: FACT}], 100 * S, TERMS) == 0
+    assert oldest_request(asked, [12], 100 * S, TERMS) == 12
+    assert oldest_request(asked, [12], 20 * S, TERMS) == 10
+    assert oldest_request(asked, [12, 9], 100 * S, TERMS) == 9
+    assert oldest_request(asked, [12, None], 100 * S, TERMS) == 0
 
 
 class Loop:
@@ -280,6 +280,19 @@ def test_answered_requests_and_old_heartbeats_go(tmp_path):
     assert len(status.heartbeats(loop.store)) == 1  # 30 s old
     loop.collector.run(10**12, force=True)
     assert status.heartbeats(loop.store) == []
+
+
+def test_requests_that_the_pipeline_has_not_answered_stay(tmp_path):
+    loop = Loop(str(tmp_path))
+    asked = [ask(loop.loop, kind, {}, "me", 0) for kind in ("retrain", "retry", "retrain")]
+    shards, head = loop.loop.shard_log(), None
+    loop.publisher.record = replace(loop.publisher.record, requests={"cursor": asked[-1].cursor().to_json()})
+    loop.publish(30)
+    for cursor, left in ((None, [0, 1, 2]), (asked[0], [0, 1, 2]), (asked[1], [1, 2])):
+        said = {"cursor": None if cursor is None else cursor.cursor().to_json(), "outcomes": []}
+        head = shards.append("shard", {"requests": said}, head)
+        loop.collect()
+        assert loop.loop.requests().seqs() == left
 
 
 def test_a_damaged_record_stops_the_pass(tmp_path, caplog):

@@ -1,0 +1,276 @@
+"""Refused events that are read again, because an operator asks for it and their cause is mended.
+
+A request `retry` (`headrace.requests`) names shard records and reasons. The pipeline answers it in a tick:
+
+1. Look at every refused event of these records that was not read again yet: read it where it stands and parse it with
+   the settings of now (`look`). What would be refused again, or is late, stays where it is.
+2. The others become a range of the partition `_quarantine` of their stream (`pipelines.sources.quarantine`), in the
+   plan of the next record, at most `MOST` in one: the next ticks take the rest.
+3. The tick reads, joins and commits them like all other events. The record names what was read, what was read again so
+   far, and, once nothing is left, the request as answered.
+
+Progress and result are one record, so an event is read again at most once, and exactly once if the request is answered,
+whatever dies in between: before the commit the next pipeline plans the same anew, after it nothing of it is left.
+A retried event is late by the rules that late events have (`pipelines.label`): while it lives, its row goes out with
+the feedback that waits for it; after that it cannot be joined any more and stays in quarantine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import EventError, NotFound, SettingsError, SourceError
+from headrace.shard import Quarantine, Range, ShardRecord
+from pipelines.aside import read_aside
+from pipelines.events import UNATTRIBUTED, Limits
+from pipelines.parse import parse
+from pipelines.plan import Plan, in_place
+from pipelines.sources.quarantine import RETRIED, Picked, QuarantineSource, kept_events, places, rows_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from headrace.log import Entry, Log
+    from headrace.version import Ranges
+    from pipelines.events import Parsed
+    from pipelines.orders import Setup
+
+__all__ = ["GONE", "KIND", "Looked", "Wanted", "look", "retried", "with_retry"]
+
+KIND = "retry"
+MOST = 50_000  # events of a tick
+GONE = "gone"  # instead of a reason: the source has the event no more
+LATE = "late"
+ROW_BYTES = 1_024  # of an event whose size quarantine does not say
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks for: refused events of these records, of these reasons (none = all)."""
+
+    records: Ranges
+    reasons: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"records": [list(pair) for pair in self.records], "reasons": list(self.reasons)}
+
+    @staticmethod
+    def of(args: Mapping[str, Any]) -> Wanted:
+        records = tuple((int(low), int(high)) for low, high in args["records"])
+        return Wanted(records, tuple(args.get("reasons", ())))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Events of one file of refused events of record `seq`, that were not read again yet.
+
+    was: row -> its reason. now: stream -> row -> what it would be there: "" = accepted, or a reason; a row that the
+    stream would pass over is not in it. size: row -> bytes.
+    """
+
+    seq: int
+    named: Quarantine
+    was: Mapping[int, str]
+    now: Mapping[str, Mapping[int, str]]
+    size: Mapping[int, int] = field(default_factory=dict)
+
+    def fate(self, row: int) -> str:
+        """What would become of a row: "" = some stream accepts it; else a reason, or GONE."""
+        fates = [found[row] for found in self.now.values() if row in found]
+        return "" if "" in fates else fates[0] if fates else self.was[row]
+
+
+def look(setup: Setup, log: Log, head: ShardRecord, wanted: Wanted, now_us: int) -> Iterator[Looked]:
+    """What would become of the refused events of a request, by the settings of now. `head`: the newest record."""
+    done = retried(setup.store_url, head)
+    first = log.first()
+    for low, high in wanted.records if first is not None else ():
+        for seq in range(max(low, first.seq if first else 0), min(high, head.seq + 1)):
+            try:
+                record = ShardRecord.from_entry(log.read(seq))
+            except NotFound:  # collected meanwhile
+                continue
+            for named in record.quarantine:
+                if not wanted.reasons or named.reasons.keys() & set(wanted.reasons):
+                    found = _looked(setup, head, record.seq, named, wanted, done.get(named.path, set()), now_us)
+                    if found.was:
+                        yield found
+
+
+def retried(store_url: str, record: ShardRecord) -> dict[str, set[int]]:
+    """By file of refused events, which rows were read again up to a record, by any stream."""
+    found: dict[str, set[int]] = {}
+    for one in record.ranges:
+        for path, ranges in _marks(store_url, one).items():
+            found.setdefault(path, set()).update(rows_in(ranges))
+    return found
+
+
+def with_retry(setup: Setup, log: Log, plan: Plan, asked: Sequence[Entry], max_bytes: int) -> Plan:
+    """The plan with the first retry that is asked for. `asked`: requests that no record answers; those to other stages
+    are passed over."""
+    request = next((one for one in asked if one.kind == KIND), None)
+    if not asked or plan.previous is None:
+        return plan
+    if request is None:
+        return replace(plan, requests={"cursor": asked[-1].cursor().to_json(), "outcomes": []})
+    chosen = _choose(setup, log, plan, Wanted.of(request.body["args"]), max_bytes)
+    ranges, asides = list(plan.ranges), dict(plan.asides)
+    first = log.first()
+    for stream, picks in chosen.picks.items():
+        before = next((one for one in ranges if one.key == f"{stream}/{RETRIED}"), None)
+        before = before or Range(stream, RETRIED, None, 0, 0, idle_since_us=0)
+        ranges = [one for one in ranges if one.key != before.key]
+        identity = {
+            "request": request.seq,
+            "picks": [{"path": one.path, "sha256": one.sha256, "rows": _ranges(picks[one])} for one in picks],
+        }
+        end = before.start + sum(len(rows) for rows in picks.values())
+        ranges.append(replace(before, identity=identity, end=end))
+        asides[before.key] = _marked(_marks(setup.store_url, before), picks, 0 if first is None else first.seq)
+    requests: dict[str, Any] | None = None
+    if chosen.whole:
+        outcome = {"seq": request.seq, "outcome": "retried", "kept": dict(sorted(chosen.kept.items()))}
+        passed = takewhile(lambda one: one.kind != KIND, asked[asked.index(request) + 1 :])
+        requests = {"cursor": [request, *passed][-1].cursor().to_json(), "outcomes": [outcome]}
+    return replace(
+        plan,
+        ranges=in_place(ranges, plan.previous),
+        asides=asides,
+        complete=plan.complete and chosen.whole,
+        complete_until_us=plan.complete_until_us if chosen.whole else 0,
+        drain=plan.drain and chosen.whole,
+        requests=requests,
+        due=True,
+    )
+
+
+@dataclass
+class _Chosen:
+    """picks: stream -> file of refused events -> rows. kept: why the others stay. whole: nothing is left for later."""
+
+    picks: dict[str, dict[_Named, list[int]]] = field(default_factory=dict)
+    kept: Counter[str] = field(default_factory=Counter)
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class _Named:
+    path: str
+    sha256: str
+
+
+def _choose(setup: Setup, log: Log, plan: Plan, wanted: Wanted, max_bytes: int) -> _Chosen:
+    assert plan.previous is not None
+    chosen, rows, size = _Chosen(), 0, 0
+    for found in look(setup, log, plan.previous, wanted, plan.now_us):
+        named = _Named(found.named.path, found.named.sha256)
+        for row in found.was:
+            fate = found.fate(row)
+            if fate:
+                chosen.kept[fate] += 1
+                continue
+            if rows >= MOST or size >= max_bytes:
+                chosen.whole = False
+                return chosen
+            rows, size = rows + 1, size + found.size[row]
+            for stream, now in found.now.items():
+                if row in now:
+                    chosen.picks.setdefault(stream, {}).setdefault(named, []).append(row)
+    return chosen
+
+
+def _looked(
+    setup: Setup, head: ShardRecord, seq: int, named: Quarantine, wanted: Wanted, done: set[int], now_us: int
+) -> Looked:
+    table = kept_events(setup.store_url, named.path, named.sha256)
+    reasons, streams, sizes = (table[name].to_pylist() for name in ("reason", "stream", "size"))
+    was = {
+        row: reason
+        for row, reason in enumerate(reasons)
+        if row not in done and (not wanted.reasons or reason in wanted.reasons)
+    }
+    now: dict[str, dict[int, str]] = {}
+    for name, stream in setup.streams.items():
+        mine = [
+            row for row, reason in was.items() if streams[row] == name or (stream.shared and reason in UNATTRIBUTED)
+        ]
+        if mine:
+            now[name] = _fates(setup, head, name, named, mine, was, now_us)
+    return Looked(seq, named, was, now, {row: sizes[row] or ROW_BYTES for row in was})
+
+
+def _fates(
+    setup: Setup,
+    head: ShardRecord,
+    name: str,
+    named: Quarantine,
+    rows: Sequence[int],
+    was: Mapping[int, str],
+    now_us: int,
+) -> dict[int, str]:
+    """What each row would be as an event of a stream."""
+    source, stream = setup.sources[name], setup.streams[name]
+    assert isinstance(source, QuarantineSource)
+    limits = Limits(setup.record_bytes, now_us + setup.future_us)
+    alive_us = head.watermark_us - setup.policy.life_us
+    table = kept_events(setup.store_url, named.path, named.sha256)
+    fates: dict[int, str] = {row: was[row] for row in rows if was[row] == "broken_file"}
+    for span in source.pieces(named.path, named.sha256, [row for row in rows if row not in fates]):
+        assert isinstance(span, Picked)
+        try:
+            parsed = parse(stream, limits, source.read(span, stream.columns))
+        except (SourceError, OSError):
+            fates.update(dict.fromkeys(span.rows, GONE))
+            continue
+        except (EventError, SettingsError):  # no event of this file fits the settings
+            fates.update({row: was[row] for row in span.rows})
+            continue
+        row_at = {offset: row for (_, offset), row in zip(places(table, span.rows), span.rows, strict=True)}
+        fates.update({row_at[offset]: fate for offset, fate in _judged(parsed, alive_us)})
+    return fates
+
+
+def _judged(parsed: Parsed, alive_us: int) -> Iterator[tuple[int, str]]:
+    for one in parsed.refused:
+        yield one.offset, one.reason
+    for table in parsed.events:
+        for offset, ts in zip(table["_offset"].to_pylist(), table["_ts"].to_pylist(), strict=True):
+            yield offset, LATE if ts < alive_us else ""
+
+
+def _marks(store_url: str, one: Range) -> dict[str, list[list[int]]]:
+    """By file, what a range says was read again."""
+    marks = read_aside(store_url, one.aside) if one.partition == RETRIED else None
+    return dict(marks or {})
+
+
+def _marked(
+    marks: Mapping[str, list[list[int]]], picks: Mapping[_Named, Sequence[int]], first: int
+) -> dict[str, list[list[int]]]:
+    """The marks with these, without those of records before `first`, which are gone."""
+    found = {path: ranges for path, ranges in marks.items() if _seq(path) >= first}
+    for named, rows in picks.items():
+        found[named.path] = _ranges({*rows_in(found.get(named.path, [])), *rows})
+    return found
+
+
+def _seq(path: str) -> int:
+    return int(path.rpartition("/")[2].partition("-")[0])
+
+
+def _ranges(rows: Iterable[int]) -> list[list[int]]:
+    """
+    >>> _ranges([5, 0, 1])
+    [[0, 2], [5, 6]]
+    """
+    found: list[list[int]] = []
+    for row in sorted(rows):
+        if found and found[-1][1] == row:
+            found[-1][1] = row + 1
+        else:
+            found.append([row, row + 1])
+    return found
