@@ -168,6 +168,7 @@ class Server:
 
     def _poll(self) -> None:
         before, began = str(self.replica.problem or ""), time.monotonic()
+        first = self.replica.served is None
         try:
             swapped = self.replica.poll()
         except Exception as error:  # noqa: BLE001  predictions go on whatever the log holds
@@ -178,6 +179,9 @@ class Server:
         if swapped:
             generation = self.replica.generation()
             metrics.SWAP_SECONDS.observe(time.monotonic() - began)
+            if not first:
+                waited_us = self.replica.swapped_at_us - generation.record.created_at_us
+                metrics.SERVED_SECONDS.observe(max(0, waited_us) / clock.SECOND_US)
             metrics.SERVED_VERSION.set(generation.version)
             metrics.SERVED_WATERMARK.set((generation.record.watermark_us or 0) / clock.SECOND_US)
             _log.info("server.swapped version=%d", generation.version)

@@ -41,7 +41,7 @@ from headrace.failpoints import hit
 from headrace.log import Follower
 from headrace.room import Room
 from headrace.triggers import due
-from headrace.version import VersionRecord, union
+from headrace.version import KINDS, VersionRecord, union
 from training import records as record_of
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
@@ -112,6 +112,8 @@ class Trainer:
         self._stop = bool
         self._files = Files(loop.store, FOLDER, settings.train)
         self._pace = Pace(self._design.recipe, settings.train.deadline_s)
+        for kind in KINDS:
+            metrics.VERSIONS.labels(kind)  # from 0 on: Prometheus sees no increase in a series that begins with 1
         self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}

@@ -11,6 +11,7 @@ listens. A port that is taken is said and no reason to stop: predictions and tra
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -74,6 +75,9 @@ def _metrics(store: Store, role: str) -> bytes:
     metrics.PROBLEM.labels(role).set(bool(beat is not None and beat.info.get("problem")))
     for child, said in (beat.info.get("children", {}) if beat is not None else {}).items():
         metrics.RESTARTS.labels(child).set(said["restarts"])
+    mark = store.path_of("loop.json")
+    if mark is not None and mark.parent.exists():
+        metrics.DISK_FREE.set(shutil.disk_usage(mark.parent).free)
     return generate_latest()
 
 

@@ -76,6 +76,13 @@ def test_pages_of_a_process_that_gets_its_role(settings):
         get(settings, "trainer", "/healthz")
 
 
+def test_the_free_disk_of_a_local_root(settings, tmp_path):
+    store = open_store(str(tmp_path))
+    with observed(store, settings, "trainer"):
+        get(settings, "trainer", "/metrics")
+    assert metrics.DISK_FREE._value.get() > 0
+
+
 def test_another_process_in_the_role_does_not_make_this_one_ready(settings):
     store = open_store("memory://observe-other")
     status.beat(store, "trainer", {}, time.time_ns() // 1_000, nonce="other")
