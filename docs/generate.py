@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from headrace import errors, metrics
+from headrace import errors, lines, metrics
 from pipelines.events import REASONS
 
 if TYPE_CHECKING:
@@ -74,7 +75,29 @@ def measured() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"troubleshooting.md": troubleshooting, "metrics.md": measured}
+def logged() -> str:
+    """Every line that a process logs."""
+    rows = [
+        "# Log lines",
+        "",
+        NOTE.format("headrace/lines.py"),
+        "",
+        "Processes that stay log lines with names from this list, to stderr; those of `headrace up` to",
+        "`logs/<role>.log`. As text (time, level, name, fields, and after a colon what else there is to say), or with",
+        '`[observe] log = "json"` (in the environment `HEADRACE__OBSERVE__LOG=json`) as one JSON object each, with',
+        "`at`, `level`, `line` (the name), `role`, the fields, and where they are `message` and `traceback`; nothing",
+        "else is on stderr then. Names and fields stay, messages may change.",
+        "",
+        "| line | level | fields | what it says |",
+        "|---|---|---|---|",
+    ]
+    for one in sorted((getattr(lines, name) for name in lines.__all__), key=lambda one: one.name):
+        level = logging.getLevelName(one.level).lower()
+        rows.append(f"| `{one.name}` | {level} | {', '.join(one.fields) or '-'} | {one.meaning} |")
+    return "\n".join([*rows, ""])
+
+
+PAGES = {"troubleshooting.md": troubleshooting, "metrics.md": measured, "logs.md": logged}
 
 
 def _kinds(root: type[errors.HeadraceError]) -> Iterator[type[errors.HeadraceError]]:

@@ -16,13 +16,12 @@ A process that dies anywhere is followed by one that plans again from the head: 
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import headrace
-from headrace import failpoints
+from headrace import failpoints, lines
 from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
 from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
 from headrace.window import closed_us
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Weighing", "commit", "make"]
 
-logger = logging.getLogger("headrace.pipeline")
 
 ENOUGH = 100  # events before a share of invalid ones says anything
 
@@ -106,7 +104,7 @@ def _weigh(plan: Plan, reports: Sequence[Report], weighing: Weighing) -> None:
         if total and (invalid / total > weighing.stop) and (total >= ENOUGH or (not known and invalid == total)):
             raise _too_many(stream, mine, invalid, total, weighing)
         if total >= ENOUGH and invalid / total > weighing.alarm:
-            logger.warning("quarantine.alarm stream=%s refused=%d of=%d record=%d", stream, invalid, total, plan.seq)
+            lines.QUARANTINE_ALARM(stream=stream, refused=invalid, of=total, record=plan.seq)
 
 
 def _too_many(stream: str, reports: Sequence[Report], invalid: int, total: int, weighing: Weighing) -> TooManyInvalid:

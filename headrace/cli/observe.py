@@ -16,8 +16,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from headrace import clock, status
-from headrace.cli import terminal
+from headrace import clock, lines, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +109,8 @@ def _server(store: Store, role: str, port: int):  # type: ignore[no-untyped-def]
     try:
         server = ThreadingHTTPServer((HOST, port), Pages)
     except OSError as taken:
-        terminal.say(f"not watched: port {port} of {HOST} cannot be used ({taken.strerror}); choose [observe] port")
+        why = f"it cannot be used on {HOST} ({taken.strerror}); choose another [observe] port"
+        lines.PROCESS_UNWATCHED(why, port=port)
         return None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="observe", daemon=True).start()

@@ -6,7 +6,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace import clock, status
+from headrace import clock, lines, status
 from headrace.cli import terminal
 from headrace.cli.supervise import orphaned
 from headrace.errors import Busy
@@ -60,4 +60,4 @@ def say_waiting(loop: Loop, role: str) -> None:
     """A resident process that finds another one says that it waits."""
     other = status.rival(loop.store, role, clock.now_us())
     if other is not None:
-        terminal.say(f"another {role} runs (process {other.pid} on {other.host}): this one waits until it ends")
+        lines.PROCESS_WAITING("this one waits until it ends", role=role, pid=other.pid, host=other.host)

@@ -186,9 +186,12 @@ class RetentionSettings(Section):
 
 
 class ObserveSettings(Section):
-    """`[observe]`: where each process shows /metrics, /healthz and /readyz, on this machine. None = nowhere."""
+    """`[observe]`: where each process shows /metrics, /healthz and /readyz, on this machine, and how it logs."""
 
-    port: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_531)] | None = None  # of the server; + 1 …
+    port: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_531)] | None = (
+        None  # of the server; + 1 …; None = nowhere
+    )
+    log: Literal["text", "json"] = "text"  # lines for people, or one JSON object each
 
 
 class TrackSettings(Section):

@@ -111,10 +111,10 @@ def test_every_role_has_a_port_of_its_own_and_none_by_default(settings):
         pass
 
 
-def test_a_port_that_is_taken_stops_nothing(settings, capsys):
+def test_a_port_that_is_taken_stops_nothing(settings, caplog):
     with socket.socket() as other:
         other.bind(("127.0.0.1", port_of(settings, "server")))
         other.listen()
         with observed(open_store("memory://observe-taken"), settings, "server"):
             pass
-    assert "not watched: port" in capsys.readouterr().err
+    assert f"process.unwatched port={port_of(settings, 'server')}: it cannot be used" in caplog.text
