@@ -24,6 +24,8 @@ __all__ = [
     "PROCESS_FAILED",
     "PROCESS_SAID",
     "PROCESS_STARTED",
+    "PROCESS_STOPPED",
+    "PROCESS_STOPPING",
     "PROCESS_UNWATCHED",
     "PROCESS_WAITING",
     "QUARANTINE_ALARM",
@@ -117,6 +119,8 @@ PROCESS_FAILED: Final = Line(
     ("code", "fix"),
     "It ends with an error of docs/troubleshooting.md; as text that is three lines without this name.",
 )
+PROCESS_STOPPING: Final = Line("process.stopping", INFO, (), "It was asked to stop, and ends after this step.")
+PROCESS_STOPPED: Final = Line("process.stopped", INFO, (), "The step is over; the message says how to go on.")
 PROCESS_ENDED: Final = Line("process.ended", INFO, ("role", "lived_s"), "It ends as it was asked to.")
 
 LOOP_CHANGED: Final = Line("loop.changed", INFO, ("what",), "`headrace up` sees something of the loop change.")

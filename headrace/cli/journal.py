@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
 
-__all__ = ["RESERVED", "close", "journal"]
+__all__ = ["RESERVED", "close", "is_open", "journal"]
 
 RESERVED = ("at", "level", "line", "message", "traceback")
 """Keys of a JSON line that no field may have."""
@@ -56,9 +56,17 @@ def journal(settings: Settings, role: str, message: str = "") -> Iterator[None]:
     close()
 
 
+def is_open() -> bool:
+    """Whether this process has a journal now."""
+    return any(isinstance(one, _Stderr) for one in lines.LOGGER.handlers)
+
+
 def close() -> None:
     """Lines go where they went before; harmless if they do already."""
-    lines.LOGGER.handlers.clear()
+    if not is_open():
+        return
+    for handler in [one for one in lines.LOGGER.handlers if isinstance(one, _Stderr)]:
+        lines.LOGGER.removeHandler(handler)
     lines.LOGGER.setLevel(logging.NOTSET)
     lines.LOGGER.propagate = True
     terminal.as_lines(False)

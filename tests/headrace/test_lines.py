@@ -50,10 +50,17 @@ x = { kind = "id" }
 def used(source):
     """(name, fields) of every line that a source logs."""
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            yield from ((one.attr, set()) for one in node.args if _is_line(one))  # given to who logs it, without fields
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
-        if isinstance(node.func.value, ast.Name) and node.func.value.id == "lines" and node.func.attr.isupper():
+        if _is_line(node.func):
             yield node.func.attr, {one.arg for one in node.keywords} - {"trace"}
+
+
+def _is_line(node):
+    mine = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lines"
+    return mine and node.attr.isupper() and node.attr != "LOGGER"
 
 
 def faults(source):
