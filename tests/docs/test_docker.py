@@ -65,9 +65,10 @@ def test_hadolint_notices(old, new, code):
 
 def test_what_is_installed_is_pinned_by_hash():
     installs = [run for run in of("RUN") if "pip install" in run]
-    assert len(installs) == 2
-    assert "--require-hashes -r requirements.lock" in installs[0]
-    assert "--no-deps ." in installs[1]
+    assert len(installs) == 3
+    assert re.search(r"pip install --no-cache-dir uv==\d+\.\d+\.\d+$", installs[0])
+    assert "uv pip install --no-cache --require-hashes -r requirements.lock" in installs[1]
+    assert "uv pip install --no-cache --no-deps ." in installs[2]
 
 
 def test_the_base_is_one_python_that_headrace_takes():
