@@ -17,13 +17,12 @@ version it holds and is named later: one that no record names goes when a newer 
 
 from __future__ import annotations
 
-import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace import failpoints, status
+from headrace import failpoints, lines, status
 from headrace.errors import HeadraceError, NotFound
 from headrace.log import garbage
 from headrace.record import decode, name_of, with_details
@@ -51,7 +50,6 @@ READ = 250  # records a pass; until all are read, a pass is due every second
 DELETED = 1_000  # files a pass
 LISTED = 60  # passes between two listings
 
-log = logging.getLogger("headrace.retention")
 Fact = TypeVar("Fact")
 
 
@@ -145,12 +143,12 @@ class Collector:
         try:
             found = self._pass(now_us)
         except HeadraceError as error:
-            log.warning("retention.failed log=%s: %s", self.log.prefix, error)
+            lines.RETENTION_FAILED(str(error), log=self.log.prefix)
             self._due_s = time.monotonic() + self._every_s
             return None
         self._due_s = time.monotonic() + (self._every_s if found is not None else min(1.0, self._every_s))
         if found is not None and (found.records or found.files):
-            log.info("retention.collected log=%s records=%d files=%d", self.log.prefix, found.records, found.files)
+            lines.RETENTION_COLLECTED(log=self.log.prefix, records=found.records, files=found.files)
         return found
 
     def settled(self) -> bool:
@@ -238,7 +236,7 @@ class ShardCollector(Collector):
             held = index.facts[max(index.facts)].held_now
             count = sum(max(0, min(high, oldest) - max(low, first)) for low, high in held)
             if count:
-                log.warning("shards.expired model=%s count=%d: held too long, they cannot be released", model, count)
+                lines.SHARDS_EXPIRED("held too long, they cannot be released", model=model, count=count)
 
 
 class VersionCollector(Collector):

@@ -7,11 +7,11 @@ to learn what was taken in, without which nothing of it could ever be collected.
 
 from __future__ import annotations
 
-import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from headrace import lines
 from headrace.errors import HeadraceError, StoreFull
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0
 INTAKE = 0.9
-
-log = logging.getLogger("headrace.retention")
 
 
 class Room:
@@ -58,12 +56,12 @@ class Room:
     def freed(self) -> None:
         """Something was committed, or there was nothing to commit."""
         if self.problem:
-            log.info("store.room_again %s", self._store.url)
+            lines.STORE_ROOM_AGAIN(store=self._store.url)
         self.problem = ""
 
     def _say(self, problem: str) -> None:
         if not self.problem:
-            log.warning("store.full %s; nothing is committed until there is room, raise retention.max_bytes?", problem)
+            lines.STORE_FULL(f"{problem}; nothing is committed until there is room, raise retention.max_bytes?")
         self.problem = problem
 
     def _measured(self) -> int:
@@ -75,7 +73,7 @@ class Room:
             try:
                 self._used = measuring.result()
             except HeadraceError as error:
-                log.warning("store.unmeasured %s", error)
+                lines.STORE_UNMEASURED(str(error))
         if self._measuring is None and time.monotonic() >= self._due_s:
             self._due_s = time.monotonic() + self._every_s
             self._measuring = self._pool.submit(self._store.size, "")

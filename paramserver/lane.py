@@ -17,7 +17,6 @@ otherwise the method stays where all others are. Measured beside that: `benchmar
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+
+from headrace import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +40,6 @@ ASKED_FOR: Final = 64  # calls that may arrive before the lane looks
 _POLL_S: Final = 1.0
 _OWN_CALL_S: Final = 5.0
 _NEVER_S: Final = 1e12  # a deadline beyond it is none
-
-_log = logging.getLogger("headrace.server")
 
 
 class Refused(Exception):
@@ -133,7 +132,7 @@ class Lane:
         except Refused as refused:
             return refused
         except Exception as error:  # noqa: BLE001  the lane outlives what it is given
-            _log.exception("server.call_failed method=%s", self._method)
+            lines.SERVER_CALL_FAILED(trace=True, method=self._method)
             return Refused(grpc.StatusCode.INTERNAL, f"this is a defect: {error!r}")
 
     def _finish(self, call: Any, answer: bytes | Refused) -> None:
@@ -159,12 +158,12 @@ def _done(_event: Any) -> None:
 def usable() -> bool:
     """Whether a lane can be used in this process: a tested grpcio, and a call of its own that came through."""
     if not grpc.__version__.startswith(TESTED):
-        _log.warning("server.no_lane grpcio=%s: not tested with it, Predict takes the ordinary path", grpc.__version__)
+        lines.SERVER_NO_LANE("not tested with it, Predict takes the ordinary path", grpcio=grpc.__version__)
         return False
     try:
         return _own_call(b"headrace") == b"headrace"
     except Exception:  # noqa: BLE001  whatever it was, there is another path
-        _log.exception("server.no_lane grpcio=%s: Predict takes the ordinary path", grpc.__version__)
+        lines.SERVER_NO_LANE("Predict takes the ordinary path", trace=True, grpcio=grpc.__version__)
         return False
 
 

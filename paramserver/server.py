@@ -8,7 +8,6 @@ under way end within `GRACE_S`; then gRPC stops. Store, trainer and pipeline may
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket
 import threading
 import time
@@ -19,7 +18,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace import clock, metrics, status
+from headrace import clock, lines, metrics, status
 from headrace.errors import PortInUse, ServingError, SettingsError
 from paramserver.lane import Lane, usable
 from paramserver.predict import Predictor
@@ -37,14 +36,13 @@ SERVICE: Final = wire.DESCRIPTOR.services_by_name["HeadraceService"].full_name
 
 POLL_S: Final = 0.05
 POLL_LOCAL_S: Final = 0.02  # where a look is one system call: 0.3 % of a core
+FIRST_S: Final = 1.0  # how long the first version may take before it is said that there is none
 GRACE_S: Final = 5.0
 LINGER_S: Final = 0.2  # new calls are refused so long before gRPC stops, which cancels what comes at that moment
 LAST_S: Final = 1.0  # for watchers
 THREADS: Final = 8 + MOST_WATCHERS  # a watcher holds a thread
 MOST_CALLS: Final = 128  # under way or waiting for a thread; more are refused with RESOURCE_EXHAUSTED
 MESSAGE_BYTES: Final = 4 * 2**20
-
-_log = logging.getLogger("headrace.server")
 
 
 class Server:
@@ -66,6 +64,9 @@ class Server:
         self._now_us = now_us
         self._follow = follow
         self._poll_s = POLL_S if loop.store.path_of("loop.json") is None else POLL_LOCAL_S
+        self._told_version: int | None = None
+        self._told_problem = ""
+        self._first_until_s = 0.0
         self._stopping = threading.Event()
         self._follower = threading.Thread(target=self._run, name="headrace-follower", daemon=True)
         self._health = health.HealthServicer()
@@ -85,6 +86,7 @@ class Server:
     def start(self) -> Self:
         """Listen and follow; returns at once, before the first generation serves. PortInUse."""
         self._take_port()
+        self._first_until_s = time.monotonic() + FIRST_S
         self._tell_health(serving=False)
         self._grpc.start()
         if self._lane is not None:
@@ -92,7 +94,7 @@ class Server:
         self.replica.watch(lambda: self._tell_health(serving=self.replica.served is not None))
         if self._follow:
             self._follower.start()
-        _log.info("server.listening address=%s", self.address)
+        lines.SERVER_LISTENING("try: headrace predict --help", address=self.address)
         return self
 
     def wait_until_serving(self, timeout_s: float) -> bool:
@@ -167,23 +169,41 @@ class Server:
                 self._stopping.wait(self._poll_s)
 
     def _poll(self) -> None:
-        before, began = str(self.replica.problem or ""), time.monotonic()
+        began = time.monotonic()
+        first = self.replica.served is None
         try:
             swapped = self.replica.poll()
         except Exception as error:  # noqa: BLE001  predictions go on whatever the log holds
-            _log.exception("server.poll_failed")
+            lines.SERVER_POLL_FAILED(trace=True)
             self.replica.report(ServingError(f"following failed: {error!r}", hint="this is a defect: please report it"))
             self._stopping.wait(RETRY_S)
             return
         if swapped:
             generation = self.replica.generation()
             metrics.SWAP_SECONDS.observe(time.monotonic() - began)
+            if not first:
+                waited_us = self.replica.swapped_at_us - generation.record.created_at_us
+                metrics.SERVED_SECONDS.observe(max(0, waited_us) / clock.SECOND_US)
             metrics.SERVED_VERSION.set(generation.version)
             metrics.SERVED_WATERMARK.set((generation.record.watermark_us or 0) / clock.SECOND_US)
-            _log.info("server.swapped version=%d", generation.version)
-        problem = self.replica.problem
-        if problem is not None and str(problem) != before:
-            _log.warning("server.stalled %s (%s)", problem.message, problem.hint)
+        self._tell()
+
+    def _tell(self) -> None:
+        """A line for another version served, another problem, the end of one; for having none at all after a while."""
+        served, problem = self.replica.served, self.replica.problem
+        if served is not None and served.version != self._told_version:
+            self._told_version, until_us = served.version, served.record.watermark_us
+            message = "" if until_us else "nothing learned yet: it answers the prior"
+            lines.SERVER_SWAPPED(message, version=served.version, until=clock.iso(until_us) if until_us else None)
+        text = problem.message if problem is not None else ""
+        if text == self._told_problem or (served is None and time.monotonic() < self._first_until_s):
+            return
+        self._told_problem = text
+        version = None if served is None else served.version
+        if problem is not None:
+            lines.SERVER_STALLED(text, version=version, fix=problem.hint)
+        else:
+            lines.SERVER_RECOVERED(version=version)
 
     def _info(self) -> dict[str, Any]:
         served, problem = self.replica.served, self.replica.problem

@@ -270,6 +270,9 @@ class Pipeline:
 def _measure(previous: ShardRecord | None, record: ShardRecord, seconds: float) -> None:
     metrics.TICK_SECONDS.observe(seconds)
     metrics.WATERMARK.set(record.watermark_us / clock.SECOND_US)
+    for file in record.quarantine:
+        for reason, count in file.reasons.items():
+            metrics.QUARANTINED.labels(reason).inc(count)
     for key, counts in record.counts.items():
         before = previous.counts.get(key, {}) if previous else {}
         for outcome, count in counts.items():

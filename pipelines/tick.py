@@ -16,13 +16,12 @@ A process that dies anywhere is followed by one that plans again from the head: 
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import headrace
-from headrace import failpoints
+from headrace import failpoints, lines
 from headrace.errors import AccountingError, MissingFeature, TooManyInvalid
 from headrace.place import path_of
 from headrace.shard import KIND, Quarantine, Range, Shard, ShardRecord
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Weighing", "commit", "make"]
 
-logger = logging.getLogger("headrace.pipeline")
 
 ENOUGH = 100  # events before a share of invalid ones says anything
 
@@ -109,7 +107,7 @@ def _weigh(setup: Setup, plan: Plan, reports: Sequence[Report], weighing: Weighi
         if total and (invalid / total > weighing.stop) and (total >= ENOUGH or (not known and invalid == total)):
             raise _too_many(setup, plan, stream, mine, weighing)
         if total >= ENOUGH and invalid / total > weighing.alarm:
-            logger.warning("quarantine.alarm stream=%s refused=%d of=%d record=%d", stream, invalid, total, plan.seq)
+            lines.QUARANTINE_ALARM(stream=stream, refused=invalid, of=total, record=plan.seq)
 
 
 def _too_many(setup: Setup, plan: Plan, stream: str, reports: Sequence[Report], weighing: Weighing) -> TooManyInvalid:

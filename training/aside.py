@@ -8,16 +8,15 @@ forgotten: the next version at which one is due tries again.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
+
+from headrace import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from headrace.version import Kept
-
-log = logging.getLogger("headrace.training")
 
 
 class Aside:
@@ -66,4 +65,4 @@ def _write(writes: dict[str, Callable[[], Kept]], done: dict[str, Kept]) -> None
         try:
             done[what] = write()
         except Exception as error:  # noqa: BLE001  (training goes on without; the older one stays named)
-            log.warning("trainer.aside_failed what=%s: %s; tried again when the next is due", what, error)
+            lines.TRAINER_ASIDE_FAILED(f"{error}; tried again when the next is due", what=what)

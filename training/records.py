@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace import __version__
+from headrace import __version__, clock, lines
 from headrace.log import Cursor
 from headrace.version import VersionRecord, difference, union
 
@@ -102,3 +102,18 @@ def _ranges(records: Sequence[ShardRecord]) -> Ranges:
 def _newest_label(records: Sequence[ShardRecord], before: int | None) -> int | None:
     times = [shard.max_emit_us for record in records for shard in record.shards]
     return max([*times, *([before] if before is not None else [])], default=None)
+
+
+def tell(record: VersionRecord) -> None:
+    """A line for a version that was committed."""
+    if record.kind == "hold":
+        lines.VERSION_HELD("; ".join(record.gate.get("reasons", ())), version=record.version)
+        return
+    idle = record.kind == "delta" and not record.trained
+    lines.VERSION_COMMITTED(
+        f"nothing new to learn: the parameters are those of version {record.base}" if idle else "",
+        version=record.version,
+        kind=record.kind,
+        rows=record.digest.get("rows", 0),
+        until=clock.iso(record.watermark_us) if record.watermark_us else None,
+    )

@@ -10,11 +10,11 @@ elsewhere it is valid training.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace import lines
 from headrace.delta import Digest, load_delta
 from headrace.errors import DamagedFile, NotFound
 from headrace.published import PublishedTable
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from training.recipe import Design
 
 Read = Callable[[int], VersionRecord]
-
-log = logging.getLogger("headrace.training")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def recovered(store: Store, design: Design, plan: Plan, examples_of: Callable[[i
     if plan.checkpoint is not None:
         meta = read_checkpoint(store, plan.checkpoint, state)
         if not same_machine(meta):
-            log.warning("trainer.other_machine checkpoint=%s: valid training, perhaps other bits", plan.checkpoint.path)
+            lines.TRAINER_OTHER_MACHINE("valid training, perhaps other bits", checkpoint=plan.checkpoint.path)
     for record in plan.replay:
         for low, high in record.trained:
             for seq in range(low, high):

@@ -18,13 +18,13 @@ The digest of a dataset is the hash of the newest shard record that was learned,
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from headrace import lines
 from headrace.clock import SECOND_US, iso
 from headrace.errors import NotFound
 from headrace.version import VersionRecord
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from headrace.version import Kept
 
 __all__ = ["CREATED", "VERSION", "Registry"]
-
-logger = logging.getLogger("headrace.track")
 
 VERSION: Final = "headrace.version"
 CREATED: Final = "headrace.created_at_us"
@@ -115,7 +113,7 @@ class Registry:
             try:
                 model = save(Path(folder), self._store, record, snapshot, self._example())
             except NotFound:
-                logger.warning("track.snapshot_gone: the snapshot of version %d is not kept any more", snapshot.of)
+                lines.TRACK_SNAPSHOT_GONE(version=snapshot.of)
                 return False
             self._client.log_artifacts(run_id, str(model), path)
         self._client.log_inputs(run_id, [self._dataset(record)])
@@ -146,6 +144,7 @@ class Registry:
             description=f"version {record.version}: {reach}",
         )
         self._newest = Registered(record.version, record.created_at_us, str(made.version), source, run_id, ())
+        lines.TRACK_REGISTERED(version=record.version, model=f"{self._name}/{made.version}")
 
     def _dataset(self, record: VersionRecord) -> DatasetInput:
         """What version `record` learned from: the shard log up to its cursor."""

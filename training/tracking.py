@@ -22,7 +22,6 @@ the oldest that is left.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -31,7 +30,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import metrics
+from headrace import lines, metrics
 from headrace.clock import SECOND_US
 from headrace.errors import HeadraceError, LogRewritten
 from headrace.log import Entry, Follower
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.loop import Loop
 
-logger = logging.getLogger("headrace.track")
 
 ROLE = "tracker"
 GRACE_S = 2.0  # for a call that is under way when it is stopped; one that is cut off is made again
@@ -134,6 +132,7 @@ class Tracker:
             raise
         if entries:
             metrics.TRACKED_VERSION.set(entries[-1].seq)
+            lines.TRACK_LOGGED(version=entries[-1].seq, versions=len(entries))
         return len(entries)
 
     def close(self) -> None:
@@ -169,12 +168,10 @@ class Tracker:
             first = self._log.first()
             if before is None or first is None:
                 raise
-            self.missed += max(0, first.seq - before.seq - 1)
-            logger.warning(
-                "track.missed: version %d is gone, as are all before version %d, with which the log begins now",
-                before.seq,
-                first.seq,
-            )
+            missed = max(0, first.seq - before.seq - 1)
+            self.missed += missed
+            gone = f"version {before.seq} is gone, as are all before version {first.seq}, with which the log begins now"
+            lines.TRACK_MISSED(gone, versions=missed)
             self._follower = Follower(self._log)
             return self._follower.poll()
 
@@ -209,7 +206,7 @@ class Tracker:
             except refusals as refused:
                 wait_s = min(2 * wait_s, 60.0)
                 self.problem = str(refused).splitlines()[0]
-                logger.warning("track.refused: %s; next try in %.0f s", self.problem, wait_s)
+                lines.TRACK_REFUSED(self.problem, wait_s=wait_s)
             _sleep(wait_s, stop)
         with contextlib.suppress(*refusals):
             self.close()

@@ -28,21 +28,20 @@ Held records that an operator releases are a candidate of their own: one version
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from headrace import clock, control, metrics, status
+from headrace import clock, control, lines, metrics, status
 from headrace.collector import VersionCollector
 from headrace.errors import Busy, HeadraceError, LostRace, NotFound, StoreFull
 from headrace.failpoints import hit
 from headrace.log import Follower
-from headrace.requests import KINDS
+from headrace.requests import KINDS as REQUESTS
 from headrace.room import Room
 from headrace.triggers import due
-from headrace.version import VersionRecord, union
+from headrace.version import KINDS, VersionRecord, union
 from training import records as record_of
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
@@ -81,8 +80,6 @@ FULL_S = 1.0  # between two tries while the disk is full
 NEXT_S = 0.05  # between two looks for the record that a candidate is tried on
 FOLDER = "models/default"
 
-log = logging.getLogger("headrace.training")
-
 
 class Trainer:
     """Recovers from the log of `loop` (or begins a lineage in it), then makes one version per `step`."""
@@ -113,6 +110,8 @@ class Trainer:
         self._stop = bool
         self._files = Files(loop.store, FOLDER, settings.train)
         self._pace = Pace(self._design.recipe, settings.train.deadline_s)
+        for kind in KINDS:
+            metrics.VERSIONS.labels(kind)  # from 0 on: Prometheus sees no increase in a series that begins with 1
         self._begin(loop)
         self._recover()
         sizes = {name: value.shape for name, value in self._state.tower_weights().items()}
@@ -140,7 +139,7 @@ class Trainer:
             while not stop():
                 self._claim.take()
                 self._collector.run(self._now_us())
-                asked += [request for request in requests.poll() if KINDS.get(request.kind) == ROLE]
+                asked += [request for request in requests.poll() if REQUESTS.get(request.kind) == ROLE]
                 if any(request.kind == "stop" for request in asked):
                     self._commit(self._next("delta", asked, "stopped"))
                     break
@@ -307,7 +306,7 @@ class Trainer:
     def _limits(self) -> Limits:
         gate = self._settings.gate
         if self._past.row >= gate.max_holds:
-            log.warning("gate.max_holds row=%d: surprise is waived, the loop learns what it sees", self._past.row)
+            lines.GATE_MAX_HOLDS("surprise is waived, the loop learns what it sees", row=self._past.row)
         return Limits(gate.golden_tolerance, gate.norm_ratio, self._past.limit_after(gate.max_holds))
 
     def _encoding(self) -> Encoding:
@@ -372,14 +371,14 @@ class Trainer:
         """The record that goes back to the anchor; None, and said why, if the loop goes on with what is worse."""
         trial, gate = self._judge.trial, self._settings.gate
         if trial is not None and trial.rollbacks >= gate.max_holds:
-            log.warning("gate.max_rollbacks row=%d: %s; the loop goes on", trial.rollbacks, verdict.reason)
+            lines.GATE_MAX_ROLLBACKS(f"{verdict.reason}; the loop goes on", row=trial.rollbacks)
             return None
         try:
             return control.planned_rollback(
                 self._loop, self._record, verdict.anchor, self._history, now_us=self._now_us()
             )
         except HeadraceError as error:
-            log.warning("trainer.no_way_back version=%d: %s; %s", verdict.anchor, verdict.reason, error.message)
+            lines.TRAINER_NO_WAY_BACK(f"{verdict.reason}; {error.message}", version=verdict.anchor)
             return None
 
     def _roll_back(self, back: VersionRecord, verdict: Verdict, asked: Sequence[Entry]) -> Entry:
@@ -392,7 +391,7 @@ class Trainer:
             requests=self._next("rollback", asked, "rolled back").requests,
         )
         entry = self._log.append(record.kind, record.to_body(), self._head)
-        log.warning("version.rolled_back version=%d to=%d: %s", entry.seq, verdict.anchor, verdict.reason)
+        lines.VERSION_ROLLED_BACK(verdict.reason, version=entry.seq, to=verdict.anchor)
         metrics.VERSIONS.labels(record.kind).inc()
         self._recover()
         return entry
@@ -428,7 +427,7 @@ class Trainer:
         metrics.HOLDS_IN_A_ROW.set(self._past.row)
         if record.cursor is not None:
             self._waiting.drop(record.cursor)
-        log.info("version.%s", "held" if record.kind == "hold" else "committed", extra={"version": record.version})
+        record_of.tell(record)
         metrics.VERSIONS.labels(record.kind).inc()
         return entry
 
@@ -448,7 +447,7 @@ class Trainer:
         )
         self._published, self._judge = self._judged()
         if differing(self._state.learner.tables, self._published):
-            log.warning("trainer.other_rows: learned again with other settings; the next version says what differs")
+            lines.TRAINER_OTHER_ROWS("learned again with other settings; the next version says what differs")
         self._reference = None
         newest = self._history.newest(self._record, 2 * RECENT)
         self._past = Past(self._settings.gate.surprise).after(newest)
@@ -457,7 +456,7 @@ class Trainer:
         self._files.begin(self._history.made_us(self._record.checkpoint))
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
         self._dirty = False
-        log.info("trainer.recovered", extra={"version": head.seq, "replayed": len(plan.replay)})
+        lines.TRAINER_RECOVERED(version=head.seq, replayed=len(plan.replay))
 
     def _judged(self) -> tuple[PublishedTable, Judge]:
         """The published table, and the trial that the newest record tells of; a new one if its anchor is gone."""
@@ -480,7 +479,7 @@ class Trainer:
             try:
                 published = published_at(self._store, self._design, of, self._history)
             except NotFound:  # collected, and this process has not held it since before
-                log.warning("trainer.frozen_collected version=%d: what is frozen now is version %d", of, self._head.seq)
+                lines.TRAINER_FROZEN_COLLECTED(f"what is frozen now is version {self._head.seq}", version=of)
                 of = self._state.frozen_of = self._head.seq
                 published = published_at(self._store, self._design, of, self._history)
             record = self._history(of)
@@ -500,7 +499,7 @@ class Trainer:
         with contextlib.suppress(LostRace):  # to one that began at the same time: `_recover` looks whether it fits
             write_start(loop, self._settings, now_us=self._now_us)
             if head is not None:
-                log.warning("lineage.begun after=%d: other features or another model; it learns anew", head.seq)
+                lines.LINEAGE_BEGUN("other features or another model; it learns anew", after=head.seq)
 
     def _fold(self) -> None:
         """After a lost race: goes on from the winner, or Busy if that is a living trainer."""

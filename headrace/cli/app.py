@@ -16,6 +16,7 @@ from headrace.cli import (
     doctor,
     gc,
     init,
+    journal,
     log,
     pipeline,
     predict,
@@ -109,6 +110,13 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; the exit code."""
+    try:
+        return _run(arguments)
+    finally:
+        journal.close()
+
+
+def _run(arguments: Sequence[str]) -> int:
     own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     as_json = "--json" in own
     try:

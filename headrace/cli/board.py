@@ -6,15 +6,17 @@ On a terminal the table is drawn again in place; elsewhere a line is printed whe
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace import clock
 from headrace.cli import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 Row = tuple[str, str]
+Tell = Callable[[str, str], None]
 
 STATES = {
     "waiting": "starts when the first trained version is served",
@@ -67,20 +69,23 @@ def headlines(state: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def screen() -> Callable[[Mapping[str, Any] | None], None]:
-    """Shows a state; None ends the showing."""
-    return _Drawn().show if sys.stderr.isatty() else _Printed().show
+def screen(tell: Tell | None = None) -> Callable[[Mapping[str, Any] | None], None]:
+    """Shows a state; None ends the showing. tell: says what has changed, and how it stands; default: prints that."""
+    if tell is None and sys.stderr.isatty():
+        return _Drawn().show
+    return _Printed(tell or (lambda _, line: terminal.say(line))).show
 
 
 class _Printed:
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
         self._told: dict[str, str] = {}
 
     def show(self, state: Mapping[str, Any] | None) -> None:
         lines = headlines(state) if state is not None else {}
         for name, line in lines.items():
             if self._told.get(name) != line:
-                terminal.say(line)
+                self._tell(name, line)
         self._told.update(lines)
 
 

@@ -11,12 +11,12 @@ listens. A port that is taken is said and no reason to stop: predictions and tra
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from headrace import clock, status
-from headrace.cli import terminal
+from headrace import clock, lines, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,9 @@ def _metrics(store: Store, role: str) -> bytes:
     metrics.PROBLEM.labels(role).set(bool(beat is not None and beat.info.get("problem")))
     for child, said in (beat.info.get("children", {}) if beat is not None else {}).items():
         metrics.RESTARTS.labels(child).set(said["restarts"])
+    mark = store.path_of("loop.json")
+    if mark is not None and mark.parent.exists():
+        metrics.DISK_FREE.set(shutil.disk_usage(mark.parent).free)
     return generate_latest()
 
 
@@ -106,7 +109,8 @@ def _server(store: Store, role: str, port: int):  # type: ignore[no-untyped-def]
     try:
         server = ThreadingHTTPServer((HOST, port), Pages)
     except OSError as taken:
-        terminal.say(f"not watched: port {port} of {HOST} cannot be used ({taken.strerror}); choose [observe] port")
+        why = f"it cannot be used on {HOST} ({taken.strerror}); choose another [observe] port"
+        lines.PROCESS_UNWATCHED(why, port=port)
         return None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="observe", daemon=True).start()

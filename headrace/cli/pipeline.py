@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace import clock
+from headrace import clock, lines
 from headrace.cli import options, resident, terminal
+from headrace.cli.journal import journal
 from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.log import Entry
     from headrace.loop import Loop
+    from headrace.status import Heartbeat
 
 NAME = "pipeline"
 group = typer.Typer(help="Turn events into shards.", no_args_is_help=True, rich_markup_mode=None)
@@ -48,7 +50,7 @@ def run(
     _require_sources(loop, settings)
     if once or drain:
         resident.alone(loop, "pipeline", "it reads what is new by itself; to do it here, stop that one first")
-    with native_output("pipeline"):
+    with native_output("pipeline"), journal(settings, "pipeline"):
         from pipelines.pipeline import Pipeline
 
         pipeline = Pipeline(loop, settings, beam_args=flags)
@@ -57,15 +59,8 @@ def run(
             resident.until_stopped(f"headrace pipeline run -c {config}") as stop,
             nullcontext() if once or drain else observed(loop.store, settings, "pipeline"),
         ):
-            pipeline.run(
-                stop=stop,
-                once=once or drain,
-                drain=drain,
-                on_record=lambda entry: terminal.say(_line(entry)),
-                on_wait=lambda other: terminal.say(
-                    f"waiting: another pipeline runs on this root (process {other.pid} on {other.host})"
-                ),
-            )
+            lines.PIPELINE_READY(root=settings.loop.root)
+            pipeline.run(stop=stop, once=once or drain, drain=drain, on_record=_tell, on_wait=_tell_waiting)
     if loop.shard_log().head() is None:
         terminal.say("no events yet: nothing was written; `headrace config check` looks at the sources")
     return terminal.Code.OK
@@ -131,11 +126,15 @@ def _say_runner(flags: Sequence[str]) -> None:
         terminal.say("DirectRunner here is Beam's in-process FnApiRunner: it needs no download and no other process")
 
 
-def _line(head: Entry) -> str:
+def _tell(head: Entry) -> None:
     body = head.body
-    reached = clock.iso(body["watermark_us"]) if body["watermark_us"] else "-"
+    until = clock.iso(body["watermark_us"]) if body["watermark_us"] else None
     emitted = sum(counts.get("emitted", 0) for counts in body["counts"].values())
-    return f"shard record {head.seq}: {emitted:,} examples so far, events up to {reached}"
+    lines.SHARD_COMMITTED(record=head.seq, emitted=emitted, until=until)
+
+
+def _tell_waiting(other: Heartbeat) -> None:
+    lines.PROCESS_WAITING("this one waits until it ends", role=other.role, pid=other.pid, host=other.host)
 
 
 def _plan(plan: dict[str, Any]) -> str:

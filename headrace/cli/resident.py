@@ -6,8 +6,8 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace import clock, status
-from headrace.cli import terminal
+from headrace import clock, lines, status
+from headrace.cli import journal, terminal
 from headrace.cli.supervise import orphaned
 from headrace.errors import Busy
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from headrace.lines import Line
     from headrace.loop import Loop
 
 
@@ -32,7 +33,7 @@ def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        terminal.say("stopping after this step (Ctrl-C again: now)")
+        _tell(lines.PROCESS_STOPPING, "stopping after this step (Ctrl-C again: now)")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -41,7 +42,15 @@ def until_stopped(again: str) -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if asked:
-            terminal.say(f"stopped; to go on: {again}")
+            _tell(lines.PROCESS_STOPPED, f"stopped; to go on: {again}")
+
+
+def _tell(line: Line, text: str) -> None:
+    """Logged where this process has a journal, else said."""
+    if journal.is_open():
+        line(text)
+    else:
+        terminal.say(text)
 
 
 def alone(loop: Loop, role: str, hint: str) -> None:
@@ -60,4 +69,4 @@ def say_waiting(loop: Loop, role: str) -> None:
     """A resident process that finds another one says that it waits."""
     other = status.rival(loop.store, role, clock.now_us())
     if other is not None:
-        terminal.say(f"another {role} runs (process {other.pid} on {other.host}): this one waits until it ends")
+        lines.PROCESS_WAITING("this one waits until it ends", role=role, pid=other.pid, host=other.host)

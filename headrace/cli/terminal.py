@@ -44,9 +44,22 @@ Exit codes:
   130  interrupted"""
 
 
+_AS_LINES: list[bool] = []
+
+
+def as_lines(on: bool) -> None:
+    """Whether talk is logged (`process.said`) rather than printed: where every line of stderr must be JSON."""
+    _AS_LINES[:] = [True] if on else []
+
+
 def say(text: str = "") -> None:
     """A line of talk."""
-    print(text, file=sys.stderr, flush=True)
+    if _AS_LINES:
+        from headrace import lines
+
+        lines.PROCESS_SAID(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 def show(text: str = "") -> None:
@@ -111,6 +124,8 @@ def report(error: HeadraceError, *, as_json: bool) -> int:
     """Prints an error for people or for programs; the exit code to end with."""
     if as_json:
         show_json(error.to_json())
+    elif _AS_LINES:
+        _failed(error.message, error.code, error.hint)
     else:
         say(f"error: {error.message}")
         if error.hint:
@@ -142,11 +157,19 @@ def report_defect(error: BaseException, *, as_json: bool, debug: bool) -> int:
     hint = f"this is a defect of headrace: please report it with {path} (or see it at once: `headrace --debug …`)"
     if as_json:
         show_json({"error": "unexpected", "message": text, "hint": hint, "context": {"report": str(path)}})
+    elif _AS_LINES:
+        _failed(text, "unexpected", hint)
     else:
         say(f"error: {text}")
         say(f"  fix: {hint}")
         say(" code: unexpected")
     return Code.FAILED
+
+
+def _failed(message: str, code: str, hint: str) -> None:
+    from headrace import lines
+
+    lines.PROCESS_FAILED(message, code=code, fix=hint)
 
 
 def clean(value: Any) -> Any:

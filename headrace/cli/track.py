@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import lines
 from headrace.cli import options, resident, terminal
+from headrace.cli.journal import journal
 from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 from headrace.errors import HeadraceError
@@ -39,7 +42,7 @@ def track(
     """
     settings = options.load(config)
     loop = options.open_loop(settings)
-    with native_output("track"):
+    with native_output("track"), nullcontext() if once else journal(settings, "tracker"):
         from training.tracking import Tracker, open_client
 
         tracker = Tracker(
@@ -57,7 +60,7 @@ def track(
             resident.until_stopped(f"headrace track -c {config}") as stop,
             observed(loop.store, settings, "tracker"),
         ):
-            terminal.say(f"following the version log of {settings.loop.root} to {settings.track.uri}")
+            lines.TRACK_READY(root=settings.loop.root, uri=settings.track.uri)
             tracker.run(stop=stop)
     return terminal.Code.OK
 

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace import clock
+from headrace import clock, lines
 from headrace.cli import options, resident, terminal
 from headrace.cli.answer import answered
+from headrace.cli.journal import journal
 from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from headrace.config import Settings
     from headrace.log import Entry, Log
+    from headrace.loop import Loop
     from headrace.version import VersionRecord
-    from training.trainer import Trainer
+
+
+STARTING = "starting TensorFlow (10 to 30 s)"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,23 +55,14 @@ def train(
     settings = options.load(config)
     loop = options.open_loop(settings, create=True)
     if watch:
-        resident.say_waiting(loop, "trainer")
-    else:
-        resident.alone(loop, "trainer", "it learns what is new by itself; `headrace retrain` asks it for a version now")
+        return _watch(loop, settings, f"headrace train --watch -c {config}")
+    resident.alone(loop, "trainer", "it learns what is new by itself; `headrace retrain` asks it for a version now")
     with native_output("train"):
-        terminal.say("starting TensorFlow (10 to 30 s) …")
+        terminal.say(f"{STARTING} …")
         from training.trainer import Trainer
 
         trainer = Trainer(loop, settings)
         _say_lineage(trainer.record, loop.version_log())
-        if watch:
-            with (
-                resident.until_stopped(f"headrace train --watch -c {config}") as stop,
-                observed(loop.store, settings, "trainer"),
-            ):
-                terminal.say(f"trainer ready; following the shard log of {settings.loop.root}")
-                trainer.run(stop=_telling(trainer, loop.version_log(), stop))
-            return terminal.Code.OK
         made: list[Entry] = []
         while (entry := trainer.step()) is not None:
             made.append(entry)
@@ -81,6 +75,19 @@ def train(
     elif not made:
         terminal.say("nothing to learn: every shard record has been trained; `headrace pipeline run --once` makes more")
     return terminal.Code.REFUSED if any(entry.kind == "hold" for entry in made) else terminal.Code.OK
+
+
+def _watch(loop: Loop, settings: Settings, again: str) -> int:
+    with native_output("train"), journal(settings, "trainer", STARTING):
+        resident.say_waiting(loop, "trainer")
+        from training.trainer import Trainer
+
+        trainer = Trainer(loop, settings)
+        _say_lineage(trainer.record, loop.version_log())
+        with resident.until_stopped(again) as stop, observed(loop.store, settings, "trainer"):
+            lines.TRAINER_READY(root=settings.loop.root)
+            trainer.run(stop=stop)
+    return terminal.Code.OK
 
 
 def retrain(
@@ -120,20 +127,6 @@ def _say_lineage(record: VersionRecord, log: Log) -> None:
         f"version {record.version} begins a new lineage ({', '.join(changes) or 'features changed'}): it learns anew, "
         "from shard records that have its features; those made before, with others, are left out"
     )
-
-
-def _telling(trainer: Trainer, log: Log, stop: Callable[[], bool]) -> Callable[[], bool]:
-    """`stop`, which the trainer asks between two steps, and a line for every version that it has made since."""
-    told = trainer.record.version
-
-    def stop_and_tell() -> bool:
-        nonlocal told
-        while told < trainer.record.version:
-            told += 1
-            terminal.say(_line(log.read(told)))
-        return stop()
-
-    return stop_and_tell
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

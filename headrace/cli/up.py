@@ -7,15 +7,17 @@ children print goes to `logs/<role>.log`; the terminal has one table, or a line 
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace import clock, status
+from headrace import clock, lines, status
 from headrace.cli import board, options, resident, sources, terminal
+from headrace.cli.journal import journal
 from headrace.cli.observe import observed
 from headrace.cli.status import watched
 from headrace.cli.supervise import Child, stop_all
@@ -65,8 +67,13 @@ def up(
     resident.alone(loop, ROLE, "`headrace status --watch` shows it, `headrace down` ends it")
     stage = Stage(loop, settings, config, logs, port=port, track=not no_track)
     until_s = None if seconds is None else time.monotonic() + seconds
-    screen = _json if as_json else board.screen()
-    with resident.until_stopped(f"headrace up -c {config}") as stop, ExitStack() as ending:
+    drawn = sys.stderr.isatty() and settings.observe.log == "text"
+    screen = _json if as_json else board.screen(None if drawn else _tell)
+    with (
+        nullcontext() if drawn else journal(settings, ROLE),
+        resident.until_stopped(f"headrace up -c {config}") as stop,
+        ExitStack() as ending,
+    ):
         ending.callback(screen, None)
         stage.watch(time.monotonic())  # before the first heartbeat, which says that they start
         ending.enter_context(status.Pulse(loop.store, ROLE, stage.info))
@@ -138,6 +145,10 @@ class Stage:
             if beat.role == "server" and beat.living(clock.now_us()) and beat.info.get("watermark_us") is not None:
                 return True
         return False
+
+
+def _tell(what: str, line: str) -> None:
+    lines.LOOP_CHANGED(line, what=what)
 
 
 def _json(state: dict[str, Any] | None) -> None:

@@ -228,9 +228,10 @@ class RetentionSettings(Section):
 
 
 class ObserveSettings(Section):
-    """`[observe]`: where each process shows /metrics, /healthz and /readyz, on this machine. None = nowhere."""
+    """`[observe]`: how a process logs; where it shows /metrics, /healthz, /readyz on this machine (None = nowhere)."""
 
     port: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65_531)] | None = None  # of the server; + 1 …
+    log: Literal["text", "json"] = "text"  # lines for people, or one JSON object each
 
 
 class TrackSettings(Section):

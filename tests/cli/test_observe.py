@@ -76,6 +76,13 @@ def test_pages_of_a_process_that_gets_its_role(settings):
         get(settings, "trainer", "/healthz")
 
 
+def test_the_free_disk_of_a_local_root(settings, tmp_path):
+    store = open_store(str(tmp_path))
+    with observed(store, settings, "trainer"):
+        get(settings, "trainer", "/metrics")
+    assert metrics.DISK_FREE._value.get() > 0
+
+
 def test_another_process_in_the_role_does_not_make_this_one_ready(settings):
     store = open_store("memory://observe-other")
     status.beat(store, "trainer", {}, time.time_ns() // 1_000, nonce="other")
@@ -104,10 +111,10 @@ def test_every_role_has_a_port_of_its_own_and_none_by_default(settings):
         pass
 
 
-def test_a_port_that_is_taken_stops_nothing(settings, capsys):
+def test_a_port_that_is_taken_stops_nothing(settings, caplog):
     with socket.socket() as other:
         other.bind(("127.0.0.1", port_of(settings, "server")))
         other.listen()
         with observed(open_store("memory://observe-taken"), settings, "server"):
             pass
-    assert "not watched: port" in capsys.readouterr().err
+    assert f"process.unwatched port={port_of(settings, 'server')}: it cannot be used" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 
 from headrace import clock, config, status
 from headrace.cli.app import run
-from headrace.cli.serve import Narrator
+from headrace.cli.journal import journal
 from headrace.loop import Loop, open_loop
 from headrace.store import open_store
 from headrace.version import NamedFile, VersionRecord
@@ -67,17 +67,14 @@ def test_a_damaged_version_is_told_everywhere(loop: Loop, capsys: pytest.Capture
     server = Server(loop, settings, follow=False)
     server.start()
     try:
-        narrator = Narrator(server.replica)
-        server.replica.poll()
-        server.replica.watch(narrator.tell)
-        said = capsys.readouterr().err
-        assert "version 0: nothing learned yet" in said
-        assert "PROBLEM: " in said
-        assert "params/1.arrow" in said
-        assert "version 0 goes on answering" in said
-        assert "fix: " in said
-        narrator.tell()
-        assert not capsys.readouterr().err
+        with journal(settings, "server"):
+            server._poll()
+            said = capsys.readouterr().err
+            assert "server.swapped version=0 until=-: nothing learned yet: it answers the prior" in said
+            assert "WARNING server.stalled version=0 fix=" in said
+            assert "params/1.arrow" in said
+            server._poll()
+            assert not capsys.readouterr().err
         status.beat(loop.store, "server", server._info(), clock.now_us())
         assert run(["status"]) == 0
         told = capsys.readouterr().out

@@ -108,7 +108,7 @@ time.sleep(60)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     log = tmp_path / "server.log"
-    until(lambda: log.exists() and "serving feed" in log.read_text())
+    until(lambda: log.exists() and "server.listening" in log.read_text())
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -17,6 +17,7 @@ from headrace.cli.app import run
 from headrace.loop import Loop, open_loop
 from headrace.store import open_store
 from headrace.version import VersionRecord
+from training import records
 from training.start import write_start
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     return made
 
 
+SAME = "the parameters are those of version 0"
+
+
 def append(loop: Loop, kind: str, *, answers: int | None = None) -> Entry:
     """The next version, perhaps as the answer to a request."""
     log = loop.version_log()
@@ -72,7 +76,11 @@ def trainer_of(loop: Loop, monkeypatch: pytest.MonkeyPatch, kinds: list[str]) ->
         def __init__(self, *_: Any) -> None: ...
 
         def step(self, *, request: Entry | None = None) -> Entry | None:
-            return append(loop, kinds.pop(0), answers=request.seq if request else None) if kinds else None
+            if not kinds:
+                return None
+            entry = append(loop, kinds.pop(0), answers=request.seq if request else None)
+            records.tell(VersionRecord.from_entry(entry))
+            return entry
 
         def run(self, *, stop: Callable[[], bool]) -> None:
             while not stop() and self.step() is not None:
@@ -116,23 +124,51 @@ def test_watching_says_every_version(
 ) -> None:
     trainer_of(loop, monkeypatch, ["delta", "hold"])
     assert run(["train", "--watch"]) == 0
-    said = capfd.readouterr().err
-    assert "version 1  nothing new to learn: the parameters are those of version 0" in said
-    assert "version 2  hold" in said
+    said = [line.split(" ", 1)[1] for line in capfd.readouterr().err.splitlines()]
+    assert said[0].startswith("INFO process.started role=trainer pid=")
+    assert "INFO version.committed version=1 kind=delta rows=0 until=-: nothing new to learn: " + SAME in said
+    assert "WARNING version.held version=2" in said
+    assert said[-1].startswith("INFO process.ended role=trainer lived_s=")
+
+
+def test_watching_speaks_json_where_that_is_wanted(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, ["delta"])
+    monkeypatch.setenv("HEADRACE__OBSERVE__LOG", "json")
+    assert run(["train", "--watch"]) == 0
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [one["line"] for one in said] == [
+        "process.started",
+        "trainer.ready",
+        "version.committed",
+        "process.ended",
+    ]
+    assert said[2] | {"at": ""} == {
+        "at": "",
+        "level": "info",
+        "line": "version.committed",
+        "role": "trainer",
+        "version": 1,
+        "kind": "delta",
+        "rows": 0,
+        "until": None,
+        "message": f"nothing new to learn: {SAME}",
+    }
 
 
 def test_a_second_trainer_is_refused_before_tensorflow_starts(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trainer_of(loop, monkeypatch, [])
     status.beat(loop.store, "trainer", {}, clock.now_us(), nonce="other")
     assert run(["train", "--once"]) == 1
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "another trainer runs on this root" in said
     assert "headrace retrain" in said
     assert "TensorFlow" not in said
     assert run(["train", "--watch"]) == 0
-    assert "this one waits until it ends" in capsys.readouterr().err
+    assert "process.waiting role=trainer" in capfd.readouterr().err
 
 
 def test_retrain_waits_for_the_resident_trainer(

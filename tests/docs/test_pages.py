@@ -24,7 +24,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["metrics.md", "troubleshooting.md"])
+@pytest.mark.parametrize("name", ["logs.md", "metrics.md", "sizing.md", "troubleshooting.md"])
 def test_pages_that_are_made_of_the_code_are_fresh(name):
     assert (ROOT / "docs" / name).read_text() == generator().PAGES[name](), "run `make docs`"
 

@@ -323,12 +323,14 @@ def test_bad_events_are_kept_aside_with_reason_and_offset(folder, tmp_path):
         stream.write(b'{"id": "x", "ts": "soon", "user": 1, "price": 1}\n{"broken\n')
         stream.write(json.dumps({"id": "y", "ts": NOW // 1000 + 400_000, "user": 1, "price": 1}).encode() + b"\n")
     pipeline = pipeline_of(folder, tmp_path / "loop")
+    counted = metrics.QUARANTINED.labels("malformed")._value.get()
     drain(pipeline)
     loop = open_loop(open_store(str(tmp_path / "loop")), "test")
     assert rows_of(loop) == expected(shown, clicks)
     (record,) = records(loop)
     (named,) = record.quarantine
     assert named.reasons == {"future": 1, "malformed": 1, "wrong_type": 1}
+    assert metrics.QUARANTINED.labels("malformed")._value.get() == counted + 1
     table = read_quarantine(loop.store, named).to_pylist()
     assert table[0]["offset"] == f"shown.jsonl:{start}"
     assert table[1]["raw"] == b'{"broken'

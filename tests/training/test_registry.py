@@ -190,4 +190,4 @@ def test_a_snapshot_that_is_not_kept_any_more_is_passed_over(loop: Loop, caplog:
     registry = loop.registry()
     assert registry.follow(loop.run_id, [first, second])
     assert loop.registered() == [3]
-    assert "track.snapshot_gone: the snapshot of version 1" in caplog.text
+    assert "track.snapshot_gone version=1" in caplog.text

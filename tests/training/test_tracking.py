@@ -409,6 +409,6 @@ def test_after_a_long_absence_it_logs_what_is_left_and_says_what_it_missed(clien
     tracker = Tracker(loop, settings("late"), connect=lambda: client)
     assert tracker.step() == 4
     assert tracker.missed == 3
-    assert "track.missed: version 2 is gone, as are all before version 6" in caplog.text
+    assert "track.missed versions=3: version 2 is gone, as are all before version 6" in caplog.text
     assert [step for step, _, _ in history(client, "late", "log_loss")] == [0, 1, 2, 6, 7, 8, 9]
     assert tracker.step() == 0

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from headrace import status
+from headrace import metrics, status
 from headrace.clock import now_us as trainer_now
 from headrace.delta import Digest, decode_rows
 from headrace.errors import Ambiguous, Busy, SettingsError, StoreFull
@@ -59,6 +59,13 @@ def test_a_loop_begins_with_the_prior_and_each_record_becomes_a_version(feed: An
     assert two.evaluation["frozen"]["of"] == 1
     assert two.gate["golden"]["difference"] <= 1e-5
     assert trained_in(2, lambda seq: versions(loop)[seq]) == ((0, 4),)
+
+
+def test_the_first_rollback_is_an_increase_for_prometheus(feed: Any) -> None:
+    metrics.VERSIONS.clear()
+    trainer_of(feed("lr", **NEVER))
+    exported = {sample.labels.get("kind") for sample in metrics.VERSIONS.collect()[0].samples}
+    assert {"rollback", "hold"} <= exported
 
 
 def test_replicas_that_fold_the_deltas_hold_what_the_digest_says(feed: Any) -> None:
