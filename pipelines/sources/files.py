@@ -40,6 +40,7 @@ from pipelines.sources.base import Block, Lines, Reach, Rows, Span
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.packed import COMPRESSIONS, PackedLines
 from pipelines.sources.parquet import ParquetFiles
+from pipelines.sources.whole import NotWhole, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -150,6 +151,19 @@ class FileSource:
             return self._files(span.file).read(self._path(span.file), span, columns)
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
+
+    def whole(self, file: str) -> list[Span]:
+        fs, _ = self._place
+        files, path = self._files(file), self._path(file)
+        try:
+            size = int(fs.size(path))
+            if isinstance(files, LineFiles):
+                return files.pieces(file, 0, size)
+            return files.pieces(file, 0, files.measured(path, size).units)
+        except FileNotFoundError as error:
+            raise self._vanished(file) from error
+        except NotWhole as error:
+            raise unreadable(path) from error
 
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None

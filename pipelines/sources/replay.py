@@ -76,6 +76,9 @@ class ReplaySource:
         )
         return Rows(table.slice(span.start, span.end - span.start), span.file, span.start)
 
+    def whole(self, file: str) -> list[Span]:
+        return [Span(file, 0, self._table.num_rows, 0, self._table.num_rows)]
+
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
     ) -> Rows:

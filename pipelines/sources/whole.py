@@ -112,13 +112,14 @@ class WholeFiles(ABC):
         return size
 
     def read(self, path: str, span: Span, columns: Collection[str] | None) -> Block:
-        size = int(self.fs.size(path))
+        size, piece = int(self.fs.size(path)), False
         try:
             self.measured(path, size)
+            piece = True
             return self._surely(path, lambda stream: self.take(path, stream, span, columns))
         except NotWhole:
             raw = self.fs.cat_file(path, 0, min(size, RAW_BYTES)) if size and span.start == 0 else b""
-            return Broken(span.file, span.start, raw, size)
+            return Broken(span.file, span.start, raw, size, piece)
 
     def measured(self, path: str, size: int, *, sure: bool = True) -> Measure:
         """The measure of a file. NotWhole, of which one may only be `sure` after a second look."""
