@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import EventError, NotFound, SettingsError, SourceError, SourceVanished
+from headrace.errors import EventError, LogError, NotFound, SettingsError, SourceError, SourceVanished
 from headrace.shard import Quarantine, Range, ShardRecord
 from pipelines.aside import read_aside
 from pipelines.events import UNATTRIBUTED, Limits
@@ -43,6 +43,7 @@ __all__ = ["GONE", "KIND", "Looked", "Wanted", "look", "retried", "with_retry"]
 KIND = "retry"
 MOST = 50_000  # events of a tick
 GONE = "gone"  # instead of a reason: the source has the event no more
+DAMAGED = "damaged"  # the file of refused events is
 LATE = "late"
 FILES = (BROKEN, "broken_piece")
 ROW_BYTES = 1_024  # of an event whose size quarantine does not say
@@ -60,7 +61,7 @@ class Wanted:
 
     @staticmethod
     def of(args: Mapping[str, Any]) -> Wanted:
-        records = tuple((int(low), int(high)) for low, high in args["records"])
+        records = tuple((int(low), int(high)) for low, high in args.get("records", ()))
         return Wanted(records, tuple(args.get("reasons", ())))
 
 
@@ -187,7 +188,12 @@ def _choose(setup: Setup, log: Log, plan: Plan, wanted: Wanted, max_bytes: int) 
 def _looked(
     setup: Setup, head: ShardRecord, seq: int, named: Quarantine, wanted: Wanted, done: set[int], now_us: int
 ) -> Looked:
-    table = kept_events(setup.store_url, named.path, named.sha256)
+    try:
+        table = kept_events(setup.store_url, named.path, named.sha256)
+    except (LogError, NotFound):  # damaged, or of a newer headrace: the loop goes on without it
+        some = {reason: n for reason, n in named.reasons.items() if not wanted.reasons or reason in wanted.reasons}
+        lost = dict(enumerate(reason for reason, n in some.items() for _ in range(n)))
+        return Looked(seq, named, lost, {"": dict.fromkeys(lost, DAMAGED)})
     reasons, streams, sizes = (table[name].to_pylist() for name in ("reason", "stream", "size"))
     was = {
         row: reason

@@ -282,6 +282,21 @@ def test_refused_events_stay_as_long_as_a_record_reads_them(tmp_path):
     assert [kept in set(files_named(body)) for body in bodies] == [True, True, *[False] * (len(bodies) - 2)]
 
 
+def test_a_damaged_file_of_refused_events_stops_nobody(tmp_path):
+    write(tmp_path)
+    run(tmp_path, settings_of(tmp_path))
+    (kept,) = [named.path for one in records(tmp_path) for named in one.quarantine]
+    path = tmp_path / "loop" / kept
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    ask_for(tmp_path)
+    run(tmp_path, settings_of(tmp_path, **MENDED), drain=True)
+    assert records(tmp_path)[1].requests["outcomes"][0]["kept"] == {"damaged": 38}
+    assert rows_of(tmp_path) == expected(GOOD)
+
+
 PLACES = [name for name in failpoints.NAMES if name.startswith(("pipeline.", "log."))]
 
 
