@@ -26,7 +26,8 @@ __all__ = ["parse"]
 def parse(stream: Stream, limits: Limits, block: Block) -> Parsed:
     """Accepted and refused events of one block."""
     if isinstance(block, Broken):  # one refused event stands for all that it may have held
-        refused = (Refused(block.start, "broken_file", block.raw[:RAW_BYTES], block.size),) if stream.first else ()
+        reason = "broken_piece" if block.piece else "broken_file"
+        refused = (Refused(block.start, reason, block.raw[:RAW_BYTES], block.size),) if stream.first else ()
         return Parsed((), refused)
     if isinstance(block, Rows):
         return parse_rows(stream, limits, block)

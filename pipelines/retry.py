@@ -22,20 +22,20 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import EventError, NotFound, SettingsError, SourceError
+from headrace.errors import EventError, LogError, NotFound, SettingsError, SourceError, SourceVanished
 from headrace.shard import Quarantine, Range, ShardRecord
 from pipelines.aside import read_aside
 from pipelines.events import UNATTRIBUTED, Limits
 from pipelines.parse import parse
 from pipelines.plan import Plan, in_place
-from pipelines.sources.quarantine import RETRIED, Picked, QuarantineSource, kept_events, places, rows_in
+from pipelines.sources.quarantine import BROKEN, RETRIED, Picked, QuarantineSource, kept_events, places, rows_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from headrace.log import Entry, Log
     from headrace.version import Ranges
-    from pipelines.events import Parsed
+    from pipelines.events import Parsed, Stream
     from pipelines.orders import Setup
 
 __all__ = ["GONE", "KIND", "Looked", "Wanted", "look", "retried", "with_retry"]
@@ -43,7 +43,9 @@ __all__ = ["GONE", "KIND", "Looked", "Wanted", "look", "retried", "with_retry"]
 KIND = "retry"
 MOST = 50_000  # events of a tick
 GONE = "gone"  # instead of a reason: the source has the event no more
+DAMAGED = "damaged"  # the file of refused events is
 LATE = "late"
+FILES = (BROKEN, "broken_piece")
 ROW_BYTES = 1_024  # of an event whose size quarantine does not say
 
 
@@ -59,7 +61,7 @@ class Wanted:
 
     @staticmethod
     def of(args: Mapping[str, Any]) -> Wanted:
-        records = tuple((int(low), int(high)) for low, high in args["records"])
+        records = tuple((int(low), int(high)) for low, high in args.get("records", ()))
         return Wanted(records, tuple(args.get("reasons", ())))
 
 
@@ -186,7 +188,12 @@ def _choose(setup: Setup, log: Log, plan: Plan, wanted: Wanted, max_bytes: int) 
 def _looked(
     setup: Setup, head: ShardRecord, seq: int, named: Quarantine, wanted: Wanted, done: set[int], now_us: int
 ) -> Looked:
-    table = kept_events(setup.store_url, named.path, named.sha256)
+    try:
+        table = kept_events(setup.store_url, named.path, named.sha256)
+    except (LogError, NotFound):  # damaged, or of a newer headrace: the loop goes on without it
+        some = {reason: n for reason, n in named.reasons.items() if not wanted.reasons or reason in wanted.reasons}
+        lost = dict(enumerate(reason for reason, n in some.items() for _ in range(n)))
+        return Looked(seq, named, lost, {"": dict.fromkeys(lost, DAMAGED)})
     reasons, streams, sizes = (table[name].to_pylist() for name in ("reason", "stream", "size"))
     was = {
         row: reason
@@ -218,8 +225,13 @@ def _fates(
     limits = Limits(setup.record_bytes, now_us + setup.future_us)
     alive_us = head.watermark_us - setup.policy.life_us
     table = kept_events(setup.store_url, named.path, named.sha256)
-    fates: dict[int, str] = {row: was[row] for row in rows if was[row] == "broken_file"}
-    for span in source.pieces(named.path, named.sha256, [row for row in rows if row not in fates]):
+    fates: dict[int, str] = {row: was[row] for row in rows if was[row] == "broken_piece"}
+    for row in rows:
+        if was[row] == BROKEN:
+            ((file, start),) = places(table, [row])
+            fate = _fate_of_file(source, stream, limits, file, start, alive_us)
+            fates |= {} if fate is None else {row: fate}
+    for span in source.pieces(named.path, named.sha256, [row for row in rows if was[row] not in FILES]):
         assert isinstance(span, Picked)
         try:
             parsed = parse(stream, limits, source.read(span, stream.columns))
@@ -232,6 +244,20 @@ def _fates(
         row_at = {offset: row for (_, offset), row in zip(places(table, span.rows), span.rows, strict=True)}
         fates.update({row_at[offset]: fate for offset, fate in _judged(parsed, alive_us)})
     return fates
+
+
+def _fate_of_file(
+    source: QuarantineSource, stream: Stream, limits: Limits, file: str, start: int, alive_us: int
+) -> str | None:
+    """Of a file, broken from `start` on: "" if an event of it would be accepted, LATE or another reason if none,
+    None if the stream passes over all. Those that are refused go into quarantine one by one when it is read."""
+    try:
+        found = [parse(stream, limits, source.read(span, stream.columns)) for span in source.rest(file, start)]
+    except SourceVanished:
+        return GONE
+    except (SourceError, EventError, SettingsError, OSError):
+        return BROKEN
+    return min((fate for parsed in found for _, fate in _judged(parsed, alive_us)), default=None)
 
 
 def _judged(parsed: Parsed, alive_us: int) -> Iterator[tuple[int, str]]:

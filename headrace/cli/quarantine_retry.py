@@ -30,7 +30,9 @@ EVERY_S: Final = 2.0
 STAY: Final = {
     "late": "their time is more than attribution_s + lateness_s before the watermark: they cannot be joined any more",
     "gone": "their file is not there, or holds them no more: put it back, then retry",
-    "broken_file": "write what the file holds anew, under a name that sorts after those already read",
+    "damaged": "the file that keeps them is damaged or gone (`headrace log verify --deep`): restore it from a copy",
+    "broken_file": "install its codec, or write what it holds anew under a name that sorts after those already read",
+    "broken_piece": "write what it held anew, under a name that sorts after those already read",
 }
 
 

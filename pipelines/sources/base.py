@@ -9,6 +9,7 @@ remember of all its past is an `aside`: a JSON value in a file that records shar
                  SourceChanged or SourceTruncated; None = the end is not known at present (an outage, not idleness)
     spans        cuts a committed or planned range into pieces of one parse each; same range, same pieces, for ever
     read         one piece; may block, has no side effects, returns the same block every time
+    rest         all pieces of one file from a unit on; SourceVanished, SourceError where it is not whole
     at           the events at some offsets of a file, in this order, as one block; `raws`: the bytes of those that are
                  known whole, which a source of lines need not read again. SourceVanished, SourceError
 
@@ -93,12 +94,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file, or a piece of one from `start`, that its format cannot read. `raw`: first bytes; `size`: of it all."""
+    """A file, or (`piece`) some of it from `start`, that its format cannot read. raw: first bytes; size: its own."""
 
     file: str
     start: int
     raw: bytes
     size: int
+    piece: bool = False
 
 
 Block = Lines | Rows | Broken
@@ -114,6 +116,7 @@ class Source(Protocol):
     ) -> Reach | None: ...
     def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]: ...
     def read(self, span: Span, columns: Collection[str] | None = None) -> Block: ...
+    def rest(self, file: str, start: int) -> list[Span]: ...
     def at(
         self,
         file: str,

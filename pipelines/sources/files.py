@@ -154,6 +154,17 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(span.file) from error
 
+    def rest(self, file: str, start: int) -> list[Span]:
+        fs, _ = self._place
+        files, path = self._files(file), self._path(file)
+        try:
+            extent = files.extent(path, int(fs.size(path)))
+        except FileNotFoundError as error:
+            raise self._vanished(file) from error
+        if extent.torn:
+            raise SourceError(f"{path} cannot be read to its end", hint="write it anew under a later name", path=path)
+        return files.pieces(file, start, extent.units)
+
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
     ) -> Lines | Rows:

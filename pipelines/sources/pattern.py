@@ -104,6 +104,10 @@ class PatternSource:
         block = self._of(partition).read(replace(span, file=file), columns)
         return replace(block, file=span.file)
 
+    def rest(self, file: str, start: int) -> list[Span]:
+        partition, _, inner = file.partition("/")
+        return [replace(piece, file=f"{partition}/{piece.file}") for piece in self._of(partition).rest(inner, start)]
+
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
     ) -> Lines | Rows:

@@ -7,6 +7,7 @@ moves only when an operator asks (`pipelines.retry`), so that `reach` never find
                of the events that the range reads, None of a range that reads none. A record that names a file keeps it
     aside      {path of a file of refused events: [[low, high), …]}: all rows that were read again
 
+A file that was broken, and can be read now, counts as one in the position, and is read from where it was broken.
 An event is read where it stands in its source. What quarantine has of a line is as good if it is the whole line,
 so that they can be read again when their file is gone.
 """
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from pipelines.sources.base import Lines, Rows, Source
 
-__all__ = ["RETRIED", "Picked", "QuarantineSource", "kept_events", "places", "rows_in"]
+__all__ = ["BROKEN", "RETRIED", "Picked", "QuarantineSource", "kept_events", "places", "rows_in"]
 
 RETRIED = "_quarantine"
+BROKEN = "broken_file"  # one refused event that stands for all of a file
 PIECE = 4_096  # events
 
 
@@ -70,8 +72,16 @@ class QuarantineSource:
     def spans(self, partition: str, start: Any, end: Any, identity: Any) -> list[Span]:
         if partition != RETRIED:
             return self._source.spans(partition, start, end, identity)
-        picks = identity["picks"]
-        return [span for pick in picks for span in self.pieces(pick["path"], pick["sha256"], rows_in(pick["rows"]))]
+        found: list[Span] = []
+        for pick in identity["picks"]:
+            table, rows = kept_events(self._store_url, pick["path"], pick["sha256"]), rows_in(pick["rows"])
+            files = [row for row in rows if table["reason"][row].as_py() == BROKEN]
+            found += self.pieces(pick["path"], pick["sha256"], [row for row in rows if row not in set(files)])
+            found += [span for file, start in places(table, files) for span in self.rest(file, start)]
+        return found
+
+    def rest(self, file: str, start: int) -> list[Span]:
+        return self._source.rest(file, start)
 
     def pieces(self, path: str, sha256: str, rows: Sequence[int]) -> list[Span]:
         """Rows of a file of refused events as pieces, each of events of one file, which is needed for all or none."""

@@ -76,6 +76,9 @@ class ReplaySource:
         )
         return Rows(table.slice(span.start, span.end - span.start), span.file, span.start)
 
+    def rest(self, file: str, start: int) -> list[Span]:
+        return [Span(file, start, self._table.num_rows, start, self._table.num_rows)]
+
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
     ) -> Rows:

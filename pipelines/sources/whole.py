@@ -150,7 +150,7 @@ class WholeFiles(ABC):
         except NotWhole:
             size = int(self.fs.size(path))
             raw = self.fs.cat_file(path, 0, min(size, RAW_BYTES)) if size and span.start == 0 else b""
-            return Broken(span.file, span.start, raw, size)
+            return Broken(span.file, span.start, raw, size, piece=True)
 
     def measured(self, path: str, size: int, *, sure: bool = True) -> Measure:
         """What is whole of the first `size` bytes. `sure`: a torn end is looked at twice, the second time in memory."""

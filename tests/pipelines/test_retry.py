@@ -1,5 +1,6 @@
 """Refused events that are read again: once, with their sums, in every format, and through a kill at every step."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from pipelines import retry
 from pipelines.pipeline import Pipeline
 from pipelines.retry import Wanted, look, retried
 from pipelines.setup import setup_of
+from pipelines.sources.avro import AvroFiles
+from pipelines.sources.packed import PackedLines
 from pipelines.sources.quarantine import RETRIED
 
 T0 = 1_700_000_000
@@ -196,6 +199,40 @@ def test_what_is_late_or_gone_stays(tmp_path):
     assert read_again(other) == {f"impression/{RETRIED}": 30}
 
 
+@pytest.mark.parametrize("name", ["a.avro", "a.jsonl.gz"])
+def test_a_file_whose_codec_is_there_now_is_read_whole(tmp_path, name, monkeypatch):
+    kind = AvroFiles if name == "a.avro" else PackedLines
+    ending = name.partition(".")[2]
+    (tmp_path / "shown").mkdir()
+    for place, some in (("a", GOOD[:50]), ("b", [*GOOD[50:90], *NEVER]), ("c", GOOD[90:])):
+        (tmp_path / "shown" / f"{place}.{ending}").write_bytes(WAYS[name](some))
+    (tmp_path / "clicks.jsonl").write_text("")
+    settings = settings_of(tmp_path, "shown/")
+
+    def without_codec(self, stream, size, known):
+        data = stream.read()
+        if data == (tmp_path / "shown" / f"b.{ending}").read_bytes():
+            raise ValueError("no such codec")
+        return measure(self, io.BytesIO(data), size, known)
+
+    measure = kind.measure
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "measure", without_codec)
+        pipeline = pipeline_of(tmp_path, settings)
+        assert pipeline.tick() is not None
+        pipeline.close()
+        assert fates(tmp_path, settings) == [("broken_file", "broken_file")]
+    assert fates(tmp_path, settings) == [("broken_file", "")]
+    ask_for(tmp_path)
+    run(tmp_path, settings)
+    run(tmp_path, settings, drain=True)
+    assert rows_of(tmp_path) == sorted((row["id"], row["ts"], 0.0) for row in GOOD)
+    assert read_again(tmp_path) == {f"impression/{RETRIED}": 1}
+    assert records(tmp_path)[-1].counts[f"impression/{RETRIED}"] == {"read": 45, "emitted": 40, "invalid": 5}
+    assert fates(tmp_path, settings) == [("missing_id", "missing_id")] * 5
+    assert pipeline_of(tmp_path, settings).replay(1).same
+
+
 def test_a_line_that_nobody_could_attribute_is_offered_to_every_stream_of_its_source(tmp_path):
     source = {"source": f"{tmp_path}/all.jsonl"}
     shown = [{"type": "i", "id": f"i{n}", "ts": T0 + n, "user": "u" * 200, "price": 1.0} for n in range(10)]
@@ -243,6 +280,21 @@ def test_refused_events_stay_as_long_as_a_record_reads_them(tmp_path):
     bodies = [loop_of(tmp_path).shard_log().read(one.seq).body for one in records(tmp_path)]
     (kept,) = [named.path for one in records(tmp_path) for named in one.quarantine]
     assert [kept in set(files_named(body)) for body in bodies] == [True, True, *[False] * (len(bodies) - 2)]
+
+
+def test_a_damaged_file_of_refused_events_stops_nobody(tmp_path):
+    write(tmp_path)
+    run(tmp_path, settings_of(tmp_path))
+    (kept,) = [named.path for one in records(tmp_path) for named in one.quarantine]
+    path = tmp_path / "loop" / kept
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    ask_for(tmp_path)
+    run(tmp_path, settings_of(tmp_path, **MENDED), drain=True)
+    assert records(tmp_path)[1].requests["outcomes"][0]["kept"] == {"damaged": 38}
+    assert rows_of(tmp_path) == expected(GOOD)
 
 
 PLACES = [name for name in failpoints.NAMES if name.startswith(("pipeline.", "log."))]

@@ -201,7 +201,7 @@ def test_damaged_offsets_of_an_arrow_file_are_no_bad_value(tmp_path):
     first = source.first("files")
     reach = source.reach("files", first, None, max_bytes=1 << 30, drain=True)
     (span,) = source.spans("files", first, reach.position, reach.identity)
-    assert [one.reason for one in parse(stream(), LIMITS, source.read(span)).refused] == ["broken_file"]
+    assert [one.reason for one in parse(stream(), LIMITS, source.read(span)).refused] == ["broken_piece"]
 
 
 ID = "8d7f5b1c-0a4e-4d5e-9a53-5a1f0e3c2b11"

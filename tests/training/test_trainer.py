@@ -238,10 +238,13 @@ def test_the_resident_trainer_answers_requests_once_and_stops(feed: Any) -> None
     loop.rows(20)
     polls = iter(range(4))
     trainer.run(stop=lambda: next(polls, None) is None, poll_s=0)
+    ask(loop.loop, "retry", {"records": []}, "me", 0)  # the pipeline's
+    polls = iter(range(4))
+    trainer.run(stop=lambda: next(polls, None) is None, poll_s=0)
     ask(loop.loop, "stop", {}, "me", 0)
     trainer.run(stop=lambda: False, poll_s=0)
     outcomes = [record.requests["outcomes"] for record in versions(loop)]
-    assert outcomes == [[], [{"seq": 0, "outcome": "trained"}], [{"seq": 1, "outcome": "stopped"}]]
+    assert outcomes == [[], [{"seq": 0, "outcome": "trained"}], [{"seq": 2, "outcome": "stopped"}]]
     assert status.heartbeats(loop.loop.store) == []
 
 
