@@ -143,6 +143,20 @@ def test_rows_of_typed_files_are_read_where_they_stand(tmp_path, name):
     assert rows_of(tmp_path) == expected([*GOOD, *EARLY])
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_of_several_partitions(tmp_path, name):
+    for host, some in (("h1", [*GOOD[:50], *EARLY[:4], *HUGE]), ("h2", [*EARLY[4:], *GOOD[50:]])):
+        (tmp_path / "logs" / host).mkdir(parents=True)
+        (tmp_path / "logs" / host / name).write_bytes(WAYS[name](some))
+    write(tmp_path)
+    run(tmp_path, settings_of(tmp_path, "logs/{p}/"))
+    ask_for(tmp_path)
+    run(tmp_path, settings_of(tmp_path, "logs/{p}/", **MENDED))
+    run(tmp_path, settings_of(tmp_path, "logs/{p}/", **MENDED), drain=True)
+    assert rows_of(tmp_path) == expected([*GOOD, *EARLY, *HUGE])
+    assert records(tmp_path)[-1].counts[f"impression/{RETRIED}"]["read"] == (13 if name == "a.jsonl" else 10)
+
+
 def test_only_the_reasons_and_records_that_are_asked_for(tmp_path):
     write(tmp_path)
     run(tmp_path, settings_of(tmp_path))
