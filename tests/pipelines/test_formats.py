@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import random
 import shlex
@@ -303,6 +304,30 @@ def test_a_file_that_had_its_full_size_from_the_beginning_is_read_once_it_is_wri
     assert reader.refused == []
 
 
+def test_what_is_written_while_a_file_is_looked_into_is_looked_at_again(tmp_path, monkeypatch):
+    """Its size was the same from the beginning."""
+    data = parquet(ROWS)
+    reader = Reader(tmp_path)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(bytes(len(data)))
+    files = reader.source._files("a.parquet")
+    measure = files.measure
+
+    def finished(*args):
+        try:
+            return measure(*args)
+        finally:
+            path.write_bytes(data)
+            os.utime(path, ns=(1, 1))  # as if it had been long ago
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "measure", finished)
+        reader.tick()
+    reader.tick()
+    reader.tick()
+    assert known(reader.events) == WANTED
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_that_had_more_than_its_size_is_cut_to_it(tmp_path, name):
     data = WAYS[name](ROWS)
@@ -559,6 +584,17 @@ def test_streams_of_arrow_may_follow_each_other(tmp_path):
     (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](ROWS[600:]))
     for budget in (1 << 30, 5_000):
         assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+
+
+def test_streams_of_arrow_that_follow_each_other_may_have_other_columns(tmp_path):
+    later = [{"new": "x", **row} for row in ROWS[600:]]
+    (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](later))
+    for budget in (1 << 30, 5_000):
+        assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+    other = [{**row, "user": f"u{row['user']}"} for row in ROWS[600:]]
+    (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](other))
+    with pytest.raises(WrongType, match=r"the streams in .*a\.arrows do not agree"):
+        all_of(FileSource(str(tmp_path)))
 
 
 def test_a_file_that_is_written_while_it_is_measured_is_waited_for(tmp_path, monkeypatch):
