@@ -8,6 +8,7 @@ import pickle
 import random
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import fastavro
 import pytest
@@ -493,19 +494,41 @@ def test_few_unpacked_files_are_kept(tmp_path, monkeypatch, bound):
         part = ROWS[number * 50 : number * 50 + 50]
         (tmp_path / f"{number:02}.jsonl.gz").write_bytes(gzip.compress(lines(part)))
     files, size = bound
+    texts = packed_module._Texts()
     monkeypatch.setattr(packed_module, "KEPT_FILES", files)
     monkeypatch.setattr(packed_module, "KEPT_BYTES", size)
-    sources, kept = [], []
-
-    def of(source):
-        return [text for files in source._readers.values() for text in getattr(files, "_texts", {}).values()]
-
+    monkeypatch.setattr(packed_module, "_TEXTS", texts)
+    sources = []
     for _ in range(3):  # as partitions of a pattern have each a source of its own
         sources.append(FileSource(str(tmp_path)))
         assert known(all_of(sources[-1])[0]) == WANTED
-        kept.append([text for source in sources for text in of(source)])
-    assert all(1 <= len(texts) <= files for texts in kept)
-    assert all(sum(text.length for text in texts) <= size for texts in kept)
+        alive = {id(text) for source in sources for text in source._files("a.jsonl.gz")._texts.values()}
+        assert alive <= {id(text) for text in texts._kept.values()}
+        assert 1 <= len(texts._kept) <= files
+        assert sum(text.length for text in texts._kept.values()) <= size
+
+
+def test_several_sources_may_unpack_one_file_at_once(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(GROWING["a.jsonl.gz"](ROWS))
+    with ThreadPoolExecutor(8) as pool:
+        for events, refused in pool.map(lambda _: all_of(FileSource(str(tmp_path)), 20_000), range(16)):
+            assert known(events) == WANTED
+            assert refused == []
+
+
+def test_a_text_that_was_unpacked_is_found_again_by_the_sources_of_the_next_tick(tmp_path, monkeypatch):
+    added, add = [], packed_module._Text.add
+    monkeypatch.setattr(packed_module._Text, "add", lambda text, *rest: added.append(text.length) or add(text, *rest))
+    data = GROWING["a.jsonl.gz"](ROWS)
+    reader = Reader(tmp_path, fresh=True)
+    for share in (0.5, 1):
+        (tmp_path / "a.jsonl.gz").write_bytes(data[: int(len(data) * share)])
+        while reader.tick(budget=3_000).size:
+            pass
+    assert known(reader.events) == WANTED
+    assert [length > 0 for length in added] == [False, True]
+    (tmp_path / "a.jsonl.gz").write_bytes(WAYS["a.jsonl.gz"](ROWS[:500]))  # another file, for another loop
+    assert known(all_of(FileSource(str(tmp_path)))[0]) == WANTED[:500]
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
