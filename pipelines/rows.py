@@ -24,8 +24,9 @@ __all__ = ["parse_rows"]
 def parse_rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
     """Accepted and refused events of one block."""
     require(stream, block.table.column_names, block.file)
-    table = pa.table({name: plain(block.table.column(name)) for name in sorted(stream.columns)})
-    marks = {name: unsound(table.column(name).combine_chunks()) for name in table.column_names}
+    columns = {name: plain(block.table.column(name)) for name in sorted(stream.columns)}
+    marks = {name: unsound(column) for name, column in columns.items()}
+    table = pa.table(columns)
     wrong = np.logical_or.reduce(list(marks.values()))
     good = np.flatnonzero(~wrong)
 
