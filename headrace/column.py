@@ -23,7 +23,7 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     DataType(string)
     """
     if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies even one
     kind = column.type
     if _is_plain(kind):
         return column

@@ -225,7 +225,8 @@ class SourceVanished(SourceError):
 class SourceChanged(SourceError):
     """Another file than the one that was read lies there, or one changed behind the cursor.
 
-    Next: put it back as it was; write new events under names that sort after those already read.
+    Next: put it back as it was, or, if it came late, move it to a name that sorts after those already read: the message
+    has the command. Write new events under such names.
     """
 
     code = "source.changed"

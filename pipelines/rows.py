@@ -27,8 +27,9 @@ def parse_rows(stream: Stream, limits: Limits, block: Rows) -> Parsed:
     offsets = np.arange(block.start, block.start + block.table.num_rows)
     if block.offsets is not None:
         offsets = np.array(block.offsets)
-    table = pa.table({name: plain(block.table.column(name)) for name in sorted(stream.columns)})
-    marks = {name: unsound(table.column(name).combine_chunks()) for name in table.column_names}
+    columns = {name: plain(block.table.column(name)) for name in sorted(stream.columns)}
+    marks = {name: unsound(column) for name, column in columns.items()}
+    table = pa.table(columns)
     wrong = np.logical_or.reduce(list(marks.values()))
     good = np.flatnonzero(~wrong)
 

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.errors import WrongType
 from pipelines.sources.base import Rows, Span
 from pipelines.sources.whole import NOTHING, Measure, RowFiles, is_of_the_bytes
 
@@ -57,7 +58,6 @@ class ArrowFiles(RowFiles):
         return [Span(file, low, high, low, high)] if high > low else []
 
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Rows:
-        del path
         at, found = 0, []
         for batch in _batches(stream):
             low, high = max(span.start - at, 0), min(span.end - at, batch.num_rows)
@@ -67,7 +67,23 @@ class ArrowFiles(RowFiles):
             at += batch.num_rows
             if at >= span.end:
                 break
-        return Rows(pa.Table.from_batches(found), span.file, span.start)
+        return Rows(_joined(found, path), span.file, span.start)
+
+
+def _joined(batches: list[pa.RecordBatch], path: str) -> pa.Table:
+    """One table; streams that follow each other may have other columns, which are null where they are not."""
+    try:
+        return pa.Table.from_batches(batches)
+    except pa.ArrowInvalid:
+        tables = [pa.Table.from_batches([batch]) for batch in batches]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise WrongType(
+            f"the streams in {path} do not agree on their columns: {error}",
+            hint="write each column with one type and once, or the streams into files of their own",
+            file=path,
+        ) from error
 
 
 def _wanted(batch: pa.RecordBatch, columns: Collection[str] | None) -> list[int]:

@@ -32,6 +32,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
@@ -231,7 +232,7 @@ class FileSource:
         if name not in sizes:
             raise self._vanished(name)
         size, reader = sizes[name], self._files(name)
-        whole = identity.get("whole", identity["size"] if reader.whole else offset)  # records of 2026 do not say it
+        whole = identity.get("whole", identity["size"] if reader.whole else offset)  # older records do not say it
         if size < whole:
             raise SourceTruncated(
                 f"{self._path(name)} has {size} bytes, but {whole} were read from it",
@@ -268,10 +269,12 @@ class FileSource:
         if what == "shrank":
             hint = f"put it back as it was ({before} bytes), or delete it: it has been read"
         else:
+            local = isinstance(self._place[0], LocalFileSystem)
+            move = f"`mv -n {quote(place)} {quote(later)}`" if local else f"move it to {later}"
             hint = (
-                f"once nothing is written to {cursor} any more, give it a name that sorts after that:"
-                f" `mv {quote(place)} {quote(later)}`. It is read from its beginning then, and events of it that were"
-                " read before count as duplicates. Write new files under names that sort after those already read"
+                f"once nothing is written to {cursor} any more, give it a name that sorts after that: {move}. It is"
+                " read from its beginning then, and events of it that were read before count as duplicates or late."
+                " Write new files under names that sort after those already read"
             )
         return SourceChanged(
             f"{place} {what} behind the cursor ({cursor})"

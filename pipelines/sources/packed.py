@@ -1,16 +1,17 @@
 """Compressed text: lines in gzip or zstd files, which may grow by members. Offsets are bytes of the text inside.
 
 A file is unpacked once per process, into an unnamed temporary file, to which later members are added. A process keeps
-the newest of all its sources, up to a number and a size.
+the newest of all its sources, up to a number and a size; every tick has sources of its own, which find them again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-import weakref
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.members import is_padding, unpacked
@@ -25,6 +26,7 @@ __all__ = ["PackedLines"]
 
 KEPT_FILES = 64
 KEPT_BYTES = 1 << 30
+MARK_BYTES = 4096
 
 
 class PackedLines(WholeFiles):
@@ -36,7 +38,7 @@ class PackedLines(WholeFiles):
         super().__init__(fs)
         self.compression = compression
         self._lines = LineFiles(self, csv=csv)
-        self._texts: dict[str, _Text] = {}
+        self._texts: WeakValueDictionary[str, _Text] = WeakValueDictionary()
         self._lock = Lock()
 
     def grows(self, path: str) -> bool:  # noqa: ARG002  (every one may)
@@ -76,41 +78,18 @@ class PackedLines(WholeFiles):
     def cat_file(self, path: str, start: int, end: int) -> bytes:
         """Bytes `[start, end)` of the text in a file: what `LineFiles` reads with."""
         with self._lock:
-            text = self._texts.get(path) or _Text(self.compression)
-            if text.length < end:
+            text = self._texts.get(path)
+            if text is None or text.length < end:
                 with self.fs.open(path, "rb") as file:
-                    text.add(file, int(self.fs.size(path)))
+                    text = text or _TEXTS.of(self._key(path), file)
+                    if text.length < end:
+                        text.add(file, self.compression)
             self._texts[path] = text
-            _NEWEST.keep(self, path, text.length)
+            _TEXTS.keep(self._key(path), text)
         return text.read(start, end)
 
-    def drop(self, path: str) -> None:
-        """Keep the text of a file no longer."""
-        self._texts.pop(path, None)
-
-
-class _Newest:
-    """The texts that this process keeps, of all its sources, the one that was asked for last at the end."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._kept: dict[tuple[int, str], tuple[weakref.ref[PackedLines], int]] = {}
-
-    def keep(self, owner: PackedLines, path: str, size: int) -> None:
-        with self._lock:
-            self._kept.pop((id(owner), path), None)
-            self._kept[id(owner), path] = weakref.ref(owner), size
-            total = sum(size for _, size in self._kept.values())
-            while len(self._kept) > 1 and (len(self._kept) > KEPT_FILES or total > KEPT_BYTES):
-                key = next(iter(self._kept))
-                oldest, size = self._kept.pop(key)
-                total -= size
-                source = oldest()
-                if source is not None:
-                    source.drop(key[1])
-
-
-_NEWEST = _Newest()
+    def _key(self, path: str) -> str:
+        return str((self.compression, self.fs.protocol, self.fs.storage_args, self.fs.storage_options, path))
 
 
 class _Text:
@@ -118,24 +97,32 @@ class _Text:
 
     _file: IO[bytes] | None = None
 
-    def __init__(self, compression: str) -> None:
-        self.compression = compression
+    def __init__(self) -> None:
         self.length = 0  # bytes of text, of whole members
         self._end = 0  # bytes of the file that they are in
+        self._mark = b""
+        self._adding = Lock()  # two streams may read one file, each with a source of its own
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
 
     def __del__(self) -> None:
         if self._file is not None:
             self._file.close()
 
-    def add(self, stream: IO[bytes], size: int) -> None:
+    def add(self, stream: IO[bytes], compression: str) -> None:
         """The members that are new."""
-        at = self.length
-        for text, behind in unpacked(stream, self.compression, self._end, size):
-            self._write(memoryview(text), at)
-            at += len(text)
-            if behind:
-                self.length, self._end = at, behind
+        with self._adding:
+            at, size = self.length, stream.seek(0, os.SEEK_END)
+            for text, behind in unpacked(stream, compression, self._end, size):
+                self._write(memoryview(text), at)
+                at += len(text)
+                if behind:
+                    self.length, self._end = at, behind
+            self._mark = _mark(stream, self._end)
+
+    def is_of(self, stream: IO[bytes]) -> bool:
+        """Whether the members are those of a file: its first bytes are, and the last, where checksums stand."""
+        with self._adding:
+            return stream.seek(0, os.SEEK_END) >= self._end and _mark(stream, self._end) == self._mark
 
     def read(self, start: int, end: int) -> bytes:
         assert self._file is not None
@@ -146,3 +133,36 @@ class _Text:
         while text:
             written = os.pwrite(self._file.fileno(), text, at)
             text, at = text[written:], at + written
+
+
+def _mark(stream: IO[bytes], end: int) -> bytes:
+    digest = hashlib.sha256()
+    for start in (0, max(0, end - MARK_BYTES)):
+        stream.seek(start)
+        digest.update(stream.read(min(MARK_BYTES, end - start)))
+    return digest.digest()
+
+
+class _Texts:
+    """The texts that this process keeps, of all its sources; the one that was asked for last is the last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: dict[str, _Text] = {}
+
+    def of(self, key: str, stream: IO[bytes]) -> _Text:
+        """The text of a file, as far as it is known."""
+        with self._lock:
+            text = self._kept.get(key)
+        return text if text is not None and text.is_of(stream) else _Text()
+
+    def keep(self, key: str, text: _Text) -> None:
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = text
+            total = sum(one.length for one in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > KEPT_FILES or total > KEPT_BYTES):
+                total -= self._kept.pop(next(iter(self._kept))).length
+
+
+_TEXTS = _Texts()

@@ -113,12 +113,13 @@ class WholeFiles(ABC):
             return self.extent(path, size)
         seen, known = self._measures.get(path, (0, NOTHING))
         if not seen == size == known.end and self._due(path, size):
+            state = self._state(path, size)  # what is written from here on is looked into again
             known = self.measured(path, size, sure=False)
             if not known.end or known.end < size:
-                self._wait(path, size, due=2 * size - known.end)
+                self._waits[path] = _Wait(state, looked=True, due=2 * size - known.end)
             elif not self.grows(path) and int(self.fs.size(path)) != size:  # it was being written while it was measured
                 self._measures.pop(path, None)
-                self._wait(path, size, due=size)
+                self._waits[path] = _Wait(state, looked=True, due=size)
                 return None
             else:
                 self._waits.pop(path, None)
@@ -189,9 +190,6 @@ class WholeFiles(ABC):
             return not wait.looked
         self._waits[path] = _Wait(state, looked=False, due=wait.due)
         return size >= wait.due
-
-    def _wait(self, path: str, size: int, due: int) -> None:
-        self._waits[path] = _Wait(self._state(path, size), looked=True, due=due)
 
     def _state(self, path: str, size: int) -> tuple[Any, ...]:
         """What changes when a file is written, even one that had its full size from the beginning."""

@@ -3,10 +3,12 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import random
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import fastavro
 import pytest
@@ -303,6 +305,30 @@ def test_a_file_that_had_its_full_size_from_the_beginning_is_read_once_it_is_wri
     assert reader.refused == []
 
 
+def test_what_is_written_while_a_file_is_looked_into_is_looked_at_again(tmp_path, monkeypatch):
+    """Its size was the same from the beginning."""
+    data = parquet(ROWS)
+    reader = Reader(tmp_path)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(bytes(len(data)))
+    files = reader.source._files("a.parquet")
+    measure = files.measure
+
+    def finished(*args):
+        try:
+            return measure(*args)
+        finally:
+            path.write_bytes(data)
+            os.utime(path, ns=(1, 1))  # as if it had been long ago
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "measure", finished)
+        reader.tick()
+    reader.tick()
+    reader.tick()
+    assert known(reader.events) == WANTED
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_that_had_more_than_its_size_is_cut_to_it(tmp_path, name):
     data = WAYS[name](ROWS)
@@ -469,19 +495,41 @@ def test_few_unpacked_files_are_kept(tmp_path, monkeypatch, bound):
         part = ROWS[number * 50 : number * 50 + 50]
         (tmp_path / f"{number:02}.jsonl.gz").write_bytes(gzip.compress(lines(part)))
     files, size = bound
+    texts = packed_module._Texts()
     monkeypatch.setattr(packed_module, "KEPT_FILES", files)
     monkeypatch.setattr(packed_module, "KEPT_BYTES", size)
-    sources, kept = [], []
-
-    def of(source):
-        return [text for files in source._readers.values() for text in getattr(files, "_texts", {}).values()]
-
+    monkeypatch.setattr(packed_module, "_TEXTS", texts)
+    sources = []
     for _ in range(3):  # as partitions of a pattern have each a source of its own
         sources.append(FileSource(str(tmp_path)))
         assert known(all_of(sources[-1])[0]) == WANTED
-        kept.append([text for source in sources for text in of(source)])
-    assert all(1 <= len(texts) <= files for texts in kept)
-    assert all(sum(text.length for text in texts) <= size for texts in kept)
+        alive = {id(text) for source in sources for text in source._files("a.jsonl.gz")._texts.values()}
+        assert alive <= {id(text) for text in texts._kept.values()}
+        assert 1 <= len(texts._kept) <= files
+        assert sum(text.length for text in texts._kept.values()) <= size
+
+
+def test_several_sources_may_unpack_one_file_at_once(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(GROWING["a.jsonl.gz"](ROWS))
+    with ThreadPoolExecutor(8) as pool:
+        for events, refused in pool.map(lambda _: all_of(FileSource(str(tmp_path)), 20_000), range(16)):
+            assert known(events) == WANTED
+            assert refused == []
+
+
+def test_a_text_that_was_unpacked_is_found_again_by_the_sources_of_the_next_tick(tmp_path, monkeypatch):
+    added, add = [], packed_module._Text.add
+    monkeypatch.setattr(packed_module._Text, "add", lambda text, *rest: added.append(text.length) or add(text, *rest))
+    data = GROWING["a.jsonl.gz"](ROWS)
+    reader = Reader(tmp_path, fresh=True)
+    for share in (0.5, 1):
+        (tmp_path / "a.jsonl.gz").write_bytes(data[: int(len(data) * share)])
+        while reader.tick(budget=3_000).size:
+            pass
+    assert known(reader.events) == WANTED
+    assert [length > 0 for length in added] == [False, True]
+    (tmp_path / "a.jsonl.gz").write_bytes(WAYS["a.jsonl.gz"](ROWS[:500]))  # another file, for another loop
+    assert known(all_of(FileSource(str(tmp_path)))[0]) == WANTED[:500]
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -560,6 +608,17 @@ def test_streams_of_arrow_may_follow_each_other(tmp_path):
     (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](ROWS[600:]))
     for budget in (1 << 30, 5_000):
         assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+
+
+def test_streams_of_arrow_that_follow_each_other_may_have_other_columns(tmp_path):
+    later = [{"new": "x", **row} for row in ROWS[600:]]
+    (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](later))
+    for budget in (1 << 30, 5_000):
+        assert known(all_of(FileSource(str(tmp_path)), budget)[0]) == WANTED
+    other = [{**row, "user": f"u{row['user']}"} for row in ROWS[600:]]
+    (tmp_path / "a.arrows").write_bytes(WAYS["a.arrows"](ROWS[:600]) + WAYS["a.arrows"](other))
+    with pytest.raises(WrongType, match=r"the streams in .*a\.arrows do not agree"):
+        all_of(FileSource(str(tmp_path)))
 
 
 def test_a_file_that_is_written_while_it_is_measured_is_waited_for(tmp_path, monkeypatch):

@@ -185,6 +185,11 @@ def test_unsound_values_are_found_wherever_they_stand():
     assert unsound(text.cast(pa.large_string())).tolist() == wanted
     assert unsound(pa.ListArray.from_arrays([0, 0, 2, 3, 4], text)).tolist() == [False, True, False, False]
     assert unsound(text.slice(1, 2)).tolist() == [True, False]
+    assert unsound(text.slice(2)).tolist() == [False, False]
+    assert unsound(text.cast(pa.large_string()).slice(2)).tolist() == [False, False]
+    assert unsound(pa.array(["ä", "", None], pa.string())).tolist() == [False] * 3
+    assert unsound(pa.array([None, None], pa.string())).tolist() == [False] * 2
+    assert unsound(pa.array([], pa.large_string())).tolist() == []
 
 
 def test_damaged_offsets_of_an_arrow_file_are_no_bad_value(tmp_path):
