@@ -14,6 +14,7 @@ from headrace.cli import (
     control,
     demo,
     doctor,
+    export,
     gc,
     init,
     log,
@@ -57,6 +58,7 @@ COMMANDS = (
     doctor,
     gc,
     backtest,
+    export,
 )
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.cli import terminal
-from headrace.delta import decode_rows, load_delta
+from headrace.delta import decode_rows
 from headrace.errors import NotFound
-from headrace.published import PublishedTable
+from headrace.published import folded
 from headrace.version import VersionRecord, path_to
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.delta import Change, Floats, Ids
     from headrace.loop import Loop
+    from headrace.published import PublishedTable
 
 MEASURED = ("log_loss", "auc", "calibration")
 
@@ -52,14 +53,7 @@ def diff(loop: Loop, one: int, other: int, *, most: int) -> dict[str, Any]:
 
     records = [read(one), read(other)]
     known = [VersionRecord.from_entry(head).snapshot] if head is not None else []
-    tables = []
-    for record in records:
-        path = path_to(record.version, read, known)
-        table = PublishedTable()
-        for file in [path.snapshot, *(step.delta for step in path.deltas)]:
-            if file is not None:
-                table.apply(load_delta(loop.store, file.path, file.sha256))
-        tables.append(table)
+    tables = [folded(loop.store, path_to(record.version, read, known)) for record in records]
     return {
         "versions": [one, other],
         "tables": [vars(found) for found in tables_diff(*tables, most=most)],
