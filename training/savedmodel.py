@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CLIP: Final = 5.0
 LOGIT_BOUND: Final = 87.0
+STEPS: Final = 8  # lines of progress for a table
 
 
 def write_saved_model(served: Served, path: Path, say: Say) -> None:
@@ -44,7 +45,9 @@ def filled(variable: Any, served: Served, spec: TableSpec, ids: Ids, say: Say) -
     for start, rows in served.blocks(spec, ids):
         lines = np.arange(start + 1, start + 1 + len(rows), dtype=np.int32)
         tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=lines, updates=rows)
-        say(f"table {spec.name}: {start + len(rows):,} of {len(ids):,} rows")
+        done = start + len(rows)
+        if done * STEPS // len(ids) > start * STEPS // len(ids):
+            say(f"table {spec.name}: {done:,} of {len(ids):,} rows")
 
 
 class _Table(tf.Module):  # type: ignore[misc]  # TensorFlow has no types

@@ -24,18 +24,24 @@ def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now
     """
     log = loop.version_log()
     head = log.head()
+    record = start_after(head, settings, now_us=now_us())
+    return log.append(record.kind, record.to_body(), head)
+
+
+def start_after(head: Entry | None, settings: Settings, *, now_us: int) -> VersionRecord:
+    """The `start` record that follows `head`, the newest of the version log."""
     record = start_record(
         design_of(settings, settings.schema()),
         settings.schema(),
         version=0 if head is None else head.seq + 1,
         prior=settings.loop.prior,
-        now_us=now_us(),
+        now_us=now_us,
     )
-    if head is not None:
-        before = VersionRecord.from_entry(head)
-        requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
-        record = replace(record, pinned=before.pinned, requests=requests)
-    return log.append(record.kind, record.to_body(), head)
+    if head is None:
+        return record
+    before = VersionRecord.from_entry(head)
+    requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
+    return replace(record, pinned=before.pinned, requests=requests)
 
 
 def start_record(design: Design, schema: Schema, *, version: int, prior: float, now_us: int) -> VersionRecord:

@@ -16,6 +16,7 @@ from headrace.cli import (
     doctor,
     export,
     gc,
+    importing,
     init,
     log,
     pipeline,
@@ -59,6 +60,7 @@ COMMANDS = (
     gc,
     backtest,
     export,
+    importing,
 )
 
 
