@@ -18,11 +18,12 @@ import secrets
 import shutil
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import ExportRefused, StoreFull
 from training.alike import check_keras, check_saved_model
 from training.ingraph import encoded_signature, raw_signature
+from training.paths import refuse_taken
 from training.runtime import tf
 from training.served import served
 
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
 
     from headrace.features import Feature
     from headrace.loop import Loop
+    from training.paths import Format
     from training.served import Say, Served
-
-Format = Literal["keras", "saved-model"]
 
 TOLERANCE: Final = 1e-5
 SIDECAR: Final = "headrace.json"
@@ -78,31 +78,6 @@ def export(loop: Loop, version: int | None, path: Path, form: Format, *, force: 
     finally:
         _delete(aside)
     return found
-
-
-def format_of(path: Path, given: str) -> Format:
-    """The format that a target and --format ask for. ExportRefused where they do not go together."""
-    form: Format = "keras" if path.suffix == ".keras" else "saved-model"
-    if given not in ("", "keras", "saved-model"):
-        raise ExportRefused(f"{given!r} is no format", hint="--format keras, or saved-model")
-    if given and given != form:
-        hint = f"--to {path}.keras" if given == "keras" else f"--to {path.with_suffix('')}"
-        raise ExportRefused(
-            f"a {given} export cannot be called {path.name}: a Keras archive ends with .keras", hint=hint
-        )
-    return form
-
-
-def refuse_taken(path: Path, form: Format, *, force: bool) -> None:
-    """ExportRefused if something has the name; with `force`, only if that is no export."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if not force:
-        raise ExportRefused(f"{path} exists", hint="choose another --to, or replace it with --force", path=path)
-    ours = path.is_file() if form == "keras" else (path / "saved_model.pb").is_file()
-    if path.is_symlink() or not ours:
-        kind = "Keras archive" if form == "keras" else "SavedModel"
-        raise ExportRefused(f"{path} is no {kind}: it is not replaced", hint="choose another --to", path=path)
 
 
 def _write(whole: Served, aside: Path, form: Format, say: Say) -> None:

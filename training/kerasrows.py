@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import ImportRefused
+from training.paths import check_model
 from training.runtime import tf
 
 if TYPE_CHECKING:
@@ -26,13 +27,12 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 UNKNOWN: Final = "[UNK]"
-SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """rows: float32 [n, width]. texts: of the last rows, one each; None: not known, `why` says it. unknown: numbers of
-    the rows that are out of the vocabulary.
+    """rows: float32 [n, width]. texts: of the last rows, one each; None: not known, and why they cannot be, if so.
+    unknown: numbers of the rows that are out of the vocabulary.
     """
 
     name: str
@@ -64,13 +64,7 @@ class Layer:
 
 def layers_of(path: Path) -> dict[str, Layer]:
     """Name -> layer, of all Embedding layers. ImportRefused if there are none, or the model cannot be read."""
-    if not path.exists():
-        raise ImportRefused(f"there is no {path}", hint="name a .keras file or the folder of a SavedModel", path=path)
-    if path.is_dir() and not (path / "saved_model.pb").exists():
-        hint = "name a .keras file or the folder that holds saved_model.pb"
-        raise ImportRefused(f"{path} is no SavedModel: it has no saved_model.pb", hint=hint, path=path)
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise ImportRefused(f"{path} is no Keras archive", hint=f"its name ends with {', '.join(SUFFIXES)}", path=path)
+    check_model(path)
     found = list(_of_saved_model(path) if path.is_dir() else _of_keras(path))
     layers = {layer.name: layer for layer in found}
     if not layers:
@@ -136,4 +130,4 @@ def _of_saved_model(path: Path) -> Iterator[Layer]:
     for name, variable in {variable.name: variable for variable in variables}.items():
         parts = name.partition(":")[0].split("/")
         if parts[-1] == "embeddings" and len(parts) > 1 and variable.shape.rank == 2:
-            yield Layer(parts[-2], variable.numpy().astype(np.float32), why="a SavedModel does not tell its words")
+            yield Layer(parts[-2], variable.numpy().astype(np.float32))

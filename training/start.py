@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock
 from headrace.delta import Digest
+from headrace.errors import ImportRefused
 from headrace.version import VersionRecord
 from training.recipe import Design, design_of
 
@@ -59,6 +60,16 @@ def start_record(design: Design, schema: Schema, *, version: int, prior: float, 
         code=__version__,
         requests={"cursor": None, "outcomes": []},
     )
+
+
+def check_begun(head: Entry | None) -> None:
+    """ImportRefused if the loop has begun to learn: what it learned from would not be what it began with."""
+    if head is not None and head.kind != "start":
+        raise ImportRefused(
+            f"the loop has learned already: it is at version {head.seq}",
+            hint="import into a new loop: another `root` in [loop]",
+            version=head.seq,
+        )
 
 
 def continues(record: VersionRecord, design: Design, schema: Schema) -> bool:

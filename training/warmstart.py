@@ -30,7 +30,7 @@ from headrace.ids import ids_of, unknown_id
 from training.checkpoint import write_checkpoint
 from training.files import FOLDER
 from training.recipe import EMBEDDING, LINEAR, design_of
-from training.start import start_after
+from training.start import check_begun, start_after
 from training.state import State
 
 if TYPE_CHECKING:
@@ -54,16 +54,6 @@ class Taken:
     table: str
     ids: Ids
     rows: Floats
-
-
-def check_begun(head: Entry | None) -> None:
-    """ImportRefused if the loop has begun to learn."""
-    if head is not None and head.kind != "start":
-        raise ImportRefused(
-            f"the loop has learned already: it is at version {head.seq}",
-            hint="import into a new loop: another `root` (or `name`) in [loop]",
-            version=head.seq,
-        )
 
 
 def taken(layers: Mapping[str, Layer], settings: Settings, pairs: Sequence[tuple[str, str]]) -> list[Taken]:
@@ -113,9 +103,9 @@ def _put(state: State, part: Taken) -> None:
 def _taken(layer: Layer, feature: Feature, design: Design) -> Taken:
     table = _table_of(layer, feature, design)
     if layer.texts is None:
-        hint = f"give one text per row: --vocabulary {layer.name}=FILE"
-        why = f": {layer.why}" if layer.why else ": its ids come from an input"
-        raise ImportRefused(f"what the rows of '{layer.name}' stand for is not known{why}", hint=hint, layer=layer.name)
+        hint = "map another layer" if layer.why else f"give one text per row: --vocabulary {layer.name}=FILE"
+        why = layer.why or "the model has no words for them"
+        raise ImportRefused(f"the rows of '{layer.name}' have no texts: {why}", hint=hint, layer=layer.name)
     ids = ids_of(feature.name, pa.array(layer.texts, pa.string()))
     rows = layer.rows[layer.first : layer.first + len(ids)]
     order, counts = np.unique(ids, return_counts=True)

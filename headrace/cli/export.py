@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli import options, terminal
 from headrace.cli.quiet import native_output
+from headrace.errors import ExportRefused
 
 if TYPE_CHECKING:
     from training.export import Exported
@@ -41,14 +42,17 @@ def export(
 
     It is compared with the service's scores before it gets its name.
     """
+    from training.paths import format_of, refuse_taken
+
     loop = options.open_loop(options.load(config))
+    asked = format_of(to, form)
+    refuse_taken(to, asked, force=force)
+    if loop.version_log().head() is None:
+        raise ExportRefused("the loop has no version yet", hint="run `headrace train`, then export")
     with native_output("export"):
         terminal.say("starting TensorFlow (10 to 30 s) …")
         from training.export import export as write
-        from training.export import format_of, refuse_taken
 
-        asked = format_of(to, form)
-        refuse_taken(to, asked, force=force)
         found = write(loop, version, to, asked, force=force, say=terminal.say)
     if as_json:
         terminal.show_json(vars(found))

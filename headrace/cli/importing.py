@@ -51,8 +51,13 @@ def import_(
     settings = options.load(config)
     wanted = [_pair(pair, "--map", "LAYER=FEATURE") for pair in pairs or []]
     named = {layer: _lines(Path(file)) for layer, file in (_vocabulary(file, wanted) for file in files or [])}
+    from training.paths import check_model
+    from training.start import check_begun
+
+    check_model(model)
     if wanted:
         loop = options.open_loop(settings, create=True)
+        check_begun(loop.version_log().head())
         resident.alone(loop, "trainer", "stop it first: a trainer that runs has begun already")
     with native_output("import"):
         terminal.say("starting TensorFlow (10 to 30 s) …")
@@ -64,9 +69,8 @@ def import_(
                 layers[layer] = layers[layer].named(lines, file)
         if not wanted:
             return _show(layers, settings, as_json=as_json)
-        from training.warmstart import begin, check_begun, taken
+        from training.warmstart import begin, taken
 
-        check_begun(loop.version_log().head())
         parts = taken(layers, settings, wanted)
         entry = begin(loop, settings, parts, now_us=clock.now_us())
     rows = [{"layer": p.layer, "feature": p.feature, "table": p.table, "rows": len(p.ids)} for p in parts]
@@ -103,7 +107,7 @@ def _show(layers: Mapping[str, Layer], settings: Settings, *, as_json: bool) -> 
 
 def _words(layer: Layer) -> str:
     if layer.texts is None:
-        return f"not known{f' ({layer.why})' if layer.why else ''}: give --vocabulary"
+        return f"not known: {layer.why or 'give --vocabulary'}"
     return f"{len(layer.texts):,} texts: {', '.join(layer.texts[:3])}{', …' if len(layer.texts) > 3 else ''}"
 
 

@@ -31,6 +31,8 @@ COMMANDS = [
     ["status"],
     ["doctor"],
     ["backtest"],
+    ["export"],
+    ["import"],
     ["pipeline", "run"],
     ["pipeline", "plan"],
     ["pipeline", "replay"],

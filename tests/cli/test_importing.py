@@ -102,7 +102,7 @@ def test_it_begins_a_loop(capsys: pytest.CaptureFixture[str], folder: Path) -> N
         (["none.keras"], "there is no none.keras", ".keras file"),
         (["old.keras", "--map", "words"], "is no LAYER=FEATURE", "user_embedding=user"),
         (["old.keras", "--map", "word=user"], "no Embedding layer 'word'", "did you mean 'words'?"),
-        (["old.keras", "--map", "numbered=user"], "its ids come from an input", "--vocabulary numbered=FILE"),
+        (["old.keras", "--map", "numbered=user"], "the model has no words for them", "--vocabulary numbered=FILE"),
         (["old.keras", "--map", "words=user", "--vocabulary", "none.txt"], "cannot be read", "UTF-8"),
         (["old.keras", "--map", "words=user", "--vocabulary", "w=a.txt"], "'w' is not mapped", "mapped are: words"),
         (["old.keras", "--vocabulary", "words=a.txt"], "'words' is not mapped", "--map words=FEATURE"),

@@ -149,7 +149,8 @@ def served_scores(feed: Any, values: dict[str, list[Any]], version: int | None =
 
 
 def written(feed: Any, path: Path, version: int | None = None, *, force: bool = False, say: Any = str) -> Any:
-    from training.export import export, format_of
+    from training.export import export
+    from training.paths import format_of
 
     return export(feed.loop, version, path, format_of(path, ""), force=force, say=say)
 
@@ -322,7 +323,7 @@ def test_what_has_the_name_is_replaced_only_when_asked_and_only_by_its_like(
 
 
 def test_a_name_and_a_format_that_do_not_go_together(tmp_path: Path) -> None:
-    from training.export import format_of
+    from training.paths import format_of
 
     assert format_of(tmp_path / "a.keras", "") == "keras"
     assert format_of(tmp_path / "a", "saved-model") == "saved-model"

@@ -192,8 +192,8 @@ def test_until_something_is_learned_one_may_import_again(feed: Any, model: Path)
         ([("user_rows", "price")], "mlp", "'price' is a number", "kind id"),
         ([("user_rows", "user_item")], "mlp", "'user_item' is a cross", "kind id"),
         ([("user_rows", "user")], "lr", "have 8 numbers, those of feature 'user' 1", "dim = 8 in [model]"),
-        ([("numbered", "user")], "mlp", "not known: its ids come from an input", "--vocabulary numbered=FILE"),
-        ([("bucketed", "user")], "mlp", "buckets of 'buckets'", "--vocabulary"),
+        ([("numbered", "user")], "mlp", "have no texts: the model has no words", "--vocabulary numbered=FILE"),
+        ([("bucketed", "user")], "mlp", "buckets of 'buckets'", "map another layer"),
         ([("user_rows", "user"), ("user_rows", "user")], "mlp", "both be the rows of 'user'", "map one"),
     ],
 )
