@@ -172,6 +172,29 @@ def test_a_saved_model_with_vocabulary_files(feed: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(table.read(rows), drawn[1:])
 
 
+def test_numbers_in_a_nested_model(feed: Any, tmp_path: Path) -> None:
+    from training.kerasrows import layers_of
+    from training.runtime import tf
+
+    keras = tf.keras
+    inner = keras.Sequential(
+        [
+            keras.Input((), dtype="int64"),
+            keras.layers.IntegerLookup(vocabulary=[70, 5]),
+            keras.layers.Embedding(3, 8, name="inner"),
+        ]
+    )
+    outer = keras.Input((), dtype="int64")
+    keras.Model(outer, keras.layers.Dense(1)(inner(outer))).save(tmp_path / "nested.keras")
+    layer = layers_of(tmp_path / "nested.keras")["inner"]
+    assert (layer.texts, layer.unknown, layer.first) == (("70", "5"), (0,), 1)
+    loop = feed("mlp")
+    imported(loop, tmp_path / "nested.keras", ("inner", "item"))
+    table = trainer_of(loop)._state.learner.tables["embedding"]
+    rows = table.index.find(np.array([id_of("item", "70"), id_of("item", "5")]))
+    np.testing.assert_array_equal(table.read(rows), layer.rows[1:])
+
+
 def test_until_something_is_learned_one_may_import_again(feed: Any, model: Path) -> None:
     loop = feed("mlp")
     imported(loop, model, ("user_weight", "user"))
