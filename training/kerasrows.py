@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import keras
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from headrace.errors import ImportRefused
 from training.paths import check_model
@@ -80,8 +83,10 @@ def _of_keras(path: Path) -> Iterator[Layer]:
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises what it likes
+        lines = str(error).splitlines() or [type(error).__name__]
+        missing = [line for line in lines if line.startswith("Exception encountered: Could not locate class")]
         raise ImportRefused(
-            f"Keras cannot load {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"Keras cannot load {path}: {(missing or lines)[0].removeprefix('Exception encountered: ')}",
             hint="save a model that needs no code of its own: the lookups and Embedding layers are enough",
             path=path,
         ) from error
@@ -121,13 +126,33 @@ def _lookup_before(layer: Any) -> tuple[Any, str]:
 
 
 def _of_saved_model(path: Path) -> Iterator[Layer]:
+    """Reads the names of variables and their values; nothing of the model is run."""
     try:
-        loaded = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+        described = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        values = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+        graph = TrackableObjectGraph.FromString(values.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
         text = str(error).splitlines()[0]
-        raise ImportRefused(f"TensorFlow cannot load {path}: {text}", hint="save it again", path=path) from error
-    variables = [*getattr(loaded, "variables", ()), *(v for s in loaded.signatures.values() for v in s.variables)]
-    for name, variable in {variable.name: variable for variable in variables}.items():
-        parts = name.partition(":")[0].split("/")
-        if parts[-1] == "embeddings" and len(parts) > 1 and variable.shape.rank == 2:
-            yield Layer(parts[-2], variable.numpy().astype(np.float32))
+        raise ImportRefused(f"TensorFlow cannot read {path}: {text}", hint="save it again", path=path) from error
+    for name, key in _variables(described.meta_graphs[0].object_graph_def.nodes, graph.nodes).items():
+        parts = name.split("/")
+        shape = values.get_variable_to_shape_map().get(key, [])
+        if parts[-1] == "embeddings" and len(parts) > 1 and len(shape) == 2:
+            yield Layer(parts[-2], values.get_tensor(key).astype(np.float32))
+
+
+def _variables(described: Any, saved: Any) -> dict[str, str]:
+    """Name of a variable -> its key in the checkpoint. Both are graphs of objects, walked from the root together."""
+    found: dict[str, str] = {}
+    seen, waiting = set(), [(0, 0)]
+    while waiting:
+        pair = waiting.pop()
+        if pair in seen:
+            continue
+        seen.add(pair)
+        one, other = described[pair[0]], saved[pair[1]]
+        if one.WhichOneof("kind") == "variable" and other.attributes:
+            found.setdefault(one.variable.name, other.attributes[0].checkpoint_key)
+        children = {child.local_name: child.node_id for child in other.children}
+        waiting += [(c.node_id, children[c.local_name]) for c in one.children if c.local_name in children]
+    return found

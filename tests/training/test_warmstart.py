@@ -256,6 +256,21 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         assert refused.value.hint
 
 
+def test_a_model_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    from training.kerasrows import layers_of
+    from training.runtime import tf
+
+    keras, ran = tf.keras, []
+    text = keras.Input((), dtype="string")
+    rows = keras.layers.Embedding(2, 8)(keras.layers.StringLookup(vocabulary=["a"])(text))
+    keras.Model(text, keras.layers.Lambda(lambda x: ran.append(1) or x)(rows)).save(tmp_path / "lambda.keras")
+    ran.clear()
+    with pytest.raises(ImportRefused, match="arbitrary code") as refused:
+        layers_of(tmp_path / "lambda.keras")
+    assert ran == []
+    assert "needs no code of its own" in refused.value.hint
+
+
 def test_an_export_of_headrace_is_no_model_of_texts(feed: Any, tmp_path: Path) -> None:
     from training.export import export
 
