@@ -17,6 +17,7 @@ years 1000 to 2999 and log1p of what is not above -1 are missing.
 
 from __future__ import annotations
 
+from functools import cache
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,6 +154,7 @@ def _day_of_month(local_us: Any) -> Any:
     return of_year - (153 * month + 2) // 5 + 1
 
 
+@cache
 def offsets_of(zone: str) -> tuple[Times, Times]:
     """(times int64 [k] in us at which the clocks of a zone change, offsets from UTC int64 [k + 1] in us), as Arrow has
     them.

@@ -22,11 +22,11 @@ from training.recipe import EMBEDDING
 from training.runtime import tf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from headrace.delta import TableSpec
-    from training.served import Floats, Ids, Say, Served
+    from training.served import Ids, Say, Served
 
 CLIP: Final = 5.0
 LOGIT_BOUND: Final = 87.0
@@ -62,20 +62,33 @@ class _Table(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
             ids, self.rows = np.array([NO_ID]), tf.Variable(tf.zeros([2, spec.width]), trainable=False)
         self.ids = tf.Variable(ids, trainable=False, name=f"{spec.name}/ids")
         self._unknown = unknown_lines(spec, ids)
+        self._features = spec.features
 
-    def field(self, feature: str, ids: Any) -> Any:
-        """ids int64 [n] -> rows float32 [n, width]; [n, L], padded with NO_ID -> the means of their rows."""
-        if ids.shape.rank == 1:
-            return tf.gather(self.rows, self._lines(feature, ids))
-        given = tf.cast(ids != NO_ID, tf.float32)[:, :, None]
-        rows = tf.gather(self.rows, self._lines(feature, ids)) * given
-        return tf.reduce_sum(rows, 1) / tf.maximum(tf.reduce_sum(given, 1), 1.0)
+    def fields(self, columns: Mapping[str, Any], n: Any) -> Any:
+        """float32 [n, F, width]: the field of each feature, in the order of the table (headrace/scoring.py).
 
-    def _lines(self, feature: str, ids: Any) -> Any:
+        columns: ids int64 [n], or [n, L] padded with NO_ID; or of one line that all candidates share.
+        """
+        singles = [name for name in self._features if columns[name].shape.rank == 1]
+        lists = [name for name in self._features if columns[name].shape.rank == 2]
+        width, parts = self.rows.shape[1], []
+        if singles:
+            ids = tf.stack([tf.broadcast_to(columns[name], [n]) for name in singles], 1)
+            parts.append(tf.gather(self.rows, self._lines(ids, [self._unknown[name] for name in singles])))
+        for name in lists:
+            given = tf.cast(columns[name] != NO_ID, tf.float32)[:, :, None]
+            rows = tf.gather(self.rows, self._lines(columns[name], self._unknown[name])) * given
+            means = tf.reduce_sum(rows, 1) / tf.maximum(tf.reduce_sum(given, 1), 1.0)
+            parts.append(tf.broadcast_to(means, tf.stack([n, width]))[:, None])
+        order = [(*singles, *lists).index(name) for name in self._features]
+        return tf.gather(tf.concat(parts, 1), order, axis=1)
+
+    def _lines(self, ids: Any, unknown: Any) -> Any:
+        """int64 [n, m] -> int32 [n, m]; unknown: the line where an id has none, one of all or m."""
         flat = tf.reshape(ids, [-1])
         at = tf.minimum(tf.searchsorted(self.ids, flat), tf.size(self.ids) - 1)
-        found = tf.gather(self.ids, at) == flat
-        return tf.reshape(tf.where(found, at + 1, self._unknown[feature]), tf.shape(ids))
+        found = tf.reshape(tf.gather(self.ids, at) == flat, tf.shape(ids))
+        return tf.where(found, tf.reshape(at, tf.shape(ids)) + 1, tf.constant(unknown, tf.int32))
 
 
 def unknown_lines(spec: TableSpec, ids: Ids) -> dict[str, int]:
@@ -95,29 +108,15 @@ class _Module(tf.Module):  # type: ignore[misc]
         self.weights = {name: tf.Variable(value, trainable=False) for name, value in served.weights.items()}
 
     def signatures(self) -> dict[str, Any]:
-        raw, encoded_ = raw_signature(self._schema), encoded_signature(self._schema)
-        functions = {
-            "serving_default": (self._serve, raw),
-            "encode": (lambda given: encoded(self._schema, given), raw),
-            "score": (self._score, encoded_),
-        }
-        return {
-            name: tf.function(function, autograph=False).get_concrete_function(signature)
-            for name, (function, signature) in functions.items()
-        }
-
-    def _serve(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        return self._score(encoded(self._schema, raw))
+        """Each part is traced once: `serving_default` calls the two others."""
+        raw = raw_signature(self._schema)
+        encode = _traced(lambda given: encoded(self._schema, given), raw)
+        score = _traced(self._score, encoded_signature(self._schema))
+        return {"serving_default": _traced(lambda given: score(encode(given)), raw), "encode": encode, "score": score}
 
     def _score(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         n = tf.reduce_max(tf.stack([tf.shape(column)[0] for column in columns.values()]))
-        fields = {
-            spec.name: tf.stack(
-                [_shared(self.tables[spec.name].field(name, columns[name]), n, spec.width) for name in spec.features], 1
-            )
-            for spec in self._specs
-            if spec.features
-        }
+        fields = {spec.name: self.tables[spec.name].fields(columns, n) for spec in self._specs if spec.features}
         logit = tf.fill([n], np.float32(self._offset))
         for name, values in fields.items():
             if name != EMBEDDING:
@@ -138,6 +137,5 @@ class _Module(tf.Module):  # type: ignore[misc]
         return tf.concat([z, tf.cast(missing, tf.float32)], 1)
 
 
-def _shared(rows: Floats, n: Any, width: int) -> Any:
-    """rows [n, width], or [1, width] that all candidates share."""
-    return tf.broadcast_to(rows, tf.stack([n, width]))
+def _traced(function: Callable[[Any], Any], signature: Mapping[str, Any]) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(signature)
