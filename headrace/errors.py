@@ -29,7 +29,9 @@
     ├── InvalidTarget            version.target      a version that cannot be gone back to, or pinned   exit 2
     ├── TrainingError            training.*
     │   ├── TowerRefused         training.tower      the model cannot be served as it is trained
-    │   └── GateRefused          training.gate       a candidate was held                            exit 3
+    │   ├── GateRefused          training.gate       a candidate was held                            exit 3
+    │   ├── ExportRefused        training.export     a version cannot be exported so, or not there   exit 2
+    │   └── ImportRefused        training.import     a model cannot be begun from                    exit 2
     └── ServingError             serving.*
         ├── UnknownModel         serving.unknown_model
         ├── InvalidRequest       serving.invalid_request                                             exit 2
@@ -340,6 +342,26 @@ class GateRefused(TrainingError):
 
     code = "training.gate"
     exit_code = 3
+
+
+class ExportRefused(TrainingError):
+    """A version that cannot be exported as it was asked, or not to that place. Nothing was written there.
+
+    Next: see the message; `headrace versions list` says what there is, `headrace export --help` how to name a place.
+    """
+
+    code = "training.export"
+    exit_code = 2
+
+
+class ImportRefused(TrainingError):
+    """Rows of another model that this loop cannot begin from. Nothing was changed.
+
+    Next: see the message; `headrace import MODEL` without --map lists the layers and features that there are.
+    """
+
+    code = "training.import"
+    exit_code = 2
 
 
 class ServingError(HeadraceError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.delta import Change, Delta, Digest, Numbers, TableSpec, hash_sum, row_hashes
+from headrace.delta import Change, Delta, Digest, Numbers, TableSpec, hash_sum, load_delta, row_hashes
 from headrace.errors import DamagedFile
 from headrace.idindex import IdIndex
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.delta import Bytes, Floats, Ids
+    from headrace.store import Store
+    from headrace.version import Path
 
 _LEAST_ROWS = 64
 
@@ -85,6 +87,16 @@ class PublishedTable:
         """What gives `snapshot(of)` later, on any thread, whatever is applied meanwhile; costs a copy of the rows."""
         tables, tower, numbers = [table.copied() for table in self._tables], self.tower, self.numbers
         return lambda: Delta(of, None, tuple(all_rows() for all_rows in tables), tower, numbers)
+
+
+def folded(store: Store, path: Path, each: Callable[[int, int], None] = lambda *_: None) -> PublishedTable:
+    """The published table that `path` leads to. each: called as (files read, of how many). DamagedFile, NotFound."""
+    table = PublishedTable()
+    files = [file for file in (path.snapshot, *(record.delta for record in path.deltas)) if file is not None]
+    for number, file in enumerate(files, 1):
+        table.apply(load_delta(store, file.path, file.sha256))
+        each(number, len(files))
+    return table
 
 
 def digest_of(snapshot: Delta) -> Digest:

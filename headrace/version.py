@@ -19,7 +19,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     digest        of the published table after this version
     prior, offset probability answered before anything is learned; added to every logit (calibration)
     evaluation, gate, verdicts   what was measured, what was decided, and later decisions on earlier versions
-    checkpoint, snapshot         the newest of each {"of", "path", "sha256", "bytes"}; every record repeats both
+    checkpoint, snapshot         the newest of each {"of", "path", "sha256", "bytes"}; every record repeats both. The
+                  checkpoint of a start holds the rows that the lineage begins with (`headrace import`), else null
     requests      {"cursor", "outcomes": [{"seq", "outcome"}]}
     created_at_us, code
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from headrace.version import VersionRecord
     from training.state import State
 
+FOLDER = "models/default"
+
 
 class Files:
     """Writes below `folder`. resident: whether versions go on while files are written aside, or wait for them."""

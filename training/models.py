@@ -32,7 +32,7 @@ LINEAR_PART = ("bias", "numbers")
 
 def initial_weights(shape: Architecture, seed: int) -> dict[str, Floats]:
     """Name -> float32 array, in a fixed order: zeros, and Glorot-uniform kernels that depend on the seed alone."""
-    sizes = _weight_shapes(shape)
+    sizes = weight_shapes(shape)
     weights = {}
     for number, (name, size) in enumerate(sizes.items()):
         if len(size) == 2 and name not in LINEAR_PART:
@@ -43,7 +43,8 @@ def initial_weights(shape: Architecture, seed: int) -> dict[str, Floats]:
     return weights
 
 
-def _weight_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
+def weight_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight of a tower, in a fixed order."""
     sizes: dict[str, tuple[int, ...]] = {"bias": (1,)}
     if shape.numbers:
         sizes["numbers"] = (2 * shape.numbers, 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, clock
 from headrace.delta import Digest
+from headrace.errors import ImportRefused
 from headrace.version import VersionRecord
 from training.recipe import Design, design_of
 
@@ -24,18 +25,24 @@ def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now
     """
     log = loop.version_log()
     head = log.head()
+    record = start_after(head, settings, now_us=now_us())
+    return log.append(record.kind, record.to_body(), head)
+
+
+def start_after(head: Entry | None, settings: Settings, *, now_us: int) -> VersionRecord:
+    """The `start` record that follows `head`, the newest of the version log."""
     record = start_record(
         design_of(settings, settings.schema()),
         settings.schema(),
         version=0 if head is None else head.seq + 1,
         prior=settings.loop.prior,
-        now_us=now_us(),
+        now_us=now_us,
     )
-    if head is not None:
-        before = VersionRecord.from_entry(head)
-        requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
-        record = replace(record, pinned=before.pinned, requests=requests)
-    return log.append(record.kind, record.to_body(), head)
+    if head is None:
+        return record
+    before = VersionRecord.from_entry(head)
+    requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
+    return replace(record, pinned=before.pinned, requests=requests)
 
 
 def start_record(design: Design, schema: Schema, *, version: int, prior: float, now_us: int) -> VersionRecord:
@@ -53,6 +60,16 @@ def start_record(design: Design, schema: Schema, *, version: int, prior: float, 
         code=__version__,
         requests={"cursor": None, "outcomes": []},
     )
+
+
+def check_begun(head: Entry | None) -> None:
+    """ImportRefused if the loop has begun to learn: what it learned from would not be what it began with."""
+    if head is not None and head.kind != "start":
+        raise ImportRefused(
+            f"the loop has learned already: it is at version {head.seq}",
+            hint="import into a new loop: another `root` in [loop]",
+            version=head.seq,
+        )
 
 
 def continues(record: VersionRecord, design: Design, schema: Schema) -> bool:

@@ -277,6 +277,10 @@ class Table:
         self._scatter(self.weights, rows, np.zeros((len(rows), self.width), np.float32))
         self._scatter(self.slots, rows, np.full((len(rows), self.width), ACCUMULATOR, np.float32))
 
+    def assign(self, rows: Rows, values: Floats) -> None:
+        """Sets the weights of `rows`, which have a start, to `values` float32 [n, width]."""
+        self._scatter(self.weights, rows, values)
+
     def read(self, rows: Rows) -> Floats:
         """rows: int32 [n] -> weights float32 [n, width]. Never copies the table."""
         values: Floats = tf.gather(self.weights, rows).numpy()

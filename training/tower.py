@@ -57,6 +57,20 @@ class Template:
             content[place.offset : place.offset + value.nbytes] = np.ascontiguousarray(value).tobytes()
         return bytes(content)
 
+    def weights_of(self, content: bytes, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+        """The inverse of `patched`; sizes: weight name -> shape. TowerRefused for a flatbuffer of another template."""
+        weights = {}
+        for name, place in self.places.items():
+            size = sizes[name][::-1] if place.transposed else sizes[name]
+            value = np.frombuffer(content, np.float32, int(np.prod(size)), place.offset).reshape(size)
+            weights[name] = (value.T if place.transposed else value).copy()
+        if self.patched(weights) != content:
+            raise TowerRefused(
+                "the tower was converted by another TensorFlow than this one",
+                hint="use the headrace that trained it, or export a version that this one trained",
+            )
+        return weights
+
 
 def has_tower(shape: Architecture) -> bool:
     """Whether there is anything for a tower to read."""

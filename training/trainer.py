@@ -45,7 +45,7 @@ from headrace.version import KINDS, VersionRecord, union
 from training import records as record_of
 from training import schedule
 from training.candidate import Candidate, Encoded, Encoding, encoded, learned, norm_of
-from training.files import Files
+from training.files import FOLDER, Files
 from training.gate import Decision, Limits, decide, tried
 from training.golden import frozen_scorer
 from training.history import History
@@ -78,7 +78,6 @@ if TYPE_CHECKING:
 ROLE = "trainer"
 FULL_S = 1.0  # between two tries while the disk is full
 NEXT_S = 0.05  # between two looks for the record that a candidate is tried on
-FOLDER = "models/default"
 
 
 class Trainer:
@@ -446,7 +445,7 @@ class Trainer:
             self._store, self._design, plan, lambda seq: examples_at(self._shards, seq, self._schema)
         )
         self._published, self._judge = self._judged()
-        if differing(self._state.learner.tables, self._published):
+        if differing(self._state.learner.tables, self._published) and self._state.rows:  # imported rows differ, too
             lines.TRAINER_OTHER_ROWS("learned again with other settings; the next version says what differs")
         self._reference = None
         newest = self._history.newest(self._record, 2 * RECENT)

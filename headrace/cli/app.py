@@ -14,7 +14,9 @@ from headrace.cli import (
     control,
     demo,
     doctor,
+    export,
     gc,
+    importing,
     init,
     journal,
     log,
@@ -62,6 +64,8 @@ COMMANDS = (
     doctor,
     gc,
     backtest,
+    export,
+    importing,
 )
 
 

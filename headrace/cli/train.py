@@ -116,7 +116,12 @@ def retrain(
 
 def _say_lineage(record: VersionRecord, log: Log) -> None:
     """Tells that a lineage began, if it did just now and is not the first."""
-    if record.kind != "start" or not record.version:
+    if record.kind != "start":
+        return
+    if record.checkpoint is not None:
+        terminal.say(f"version {record.version} begins with imported rows; what is learned starts from them")
+        return
+    if not record.version:
         return
     before = log.read(record.version - 1).body
     old, new = ({one["name"] for one in schema["features"]} for schema in (before["schema"], record.schema))
@@ -127,6 +132,8 @@ def _say_lineage(record: VersionRecord, log: Log) -> None:
         f"version {record.version} begins a new lineage ({', '.join(changes) or 'features changed'}): it learns anew, "
         "from shard records that have its features; those made before, with others, are left out"
     )
+    if log.read(record.version - 1).kind == "start" and before["checkpoint"]:
+        terminal.say("it begins without the rows that were imported: `headrace import` again gives it some")
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

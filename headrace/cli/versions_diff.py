@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.cli import terminal
-from headrace.delta import decode_rows, load_delta
+from headrace.delta import decode_rows
 from headrace.errors import NotFound
-from headrace.published import PublishedTable
+from headrace.ids import null_id, unknown_id
+from headrace.published import folded
 from headrace.version import VersionRecord, path_to
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.delta import Change, Floats, Ids
     from headrace.loop import Loop
+    from headrace.published import PublishedTable
 
 MEASURED = ("log_loss", "auc", "calibration")
 
@@ -52,21 +54,16 @@ def diff(loop: Loop, one: int, other: int, *, most: int) -> dict[str, Any]:
 
     records = [read(one), read(other)]
     known = [VersionRecord.from_entry(head).snapshot] if head is not None else []
-    tables = []
-    for record in records:
-        path = path_to(record.version, read, known)
-        table = PublishedTable()
-        for file in [path.snapshot, *(step.delta for step in path.deltas)]:
-            if file is not None:
-                table.apply(load_delta(loop.store, file.path, file.sha256))
-        tables.append(table)
+    tables = [folded(loop.store, path_to(record.version, read, known)) for record in records]
+    differences = tables_diff(*tables, most=most)
     return {
         "versions": [one, other],
-        "tables": [vars(found) for found in tables_diff(*tables, most=most)],
+        "tables": [vars(found) for found in differences],
         "tower": {
             "changed": records[0].digest.get("tower") != records[1].digest.get("tower"),
-            "norm": [record.gate.get("norm") for record in records],
+            "norm": [_norm_of(record, read) for record in records],
         },
+        "ids": _names(records, [id_ for found in differences for id_, _ in found.most]),
         "numbers_changed": tables[0].numbers != tables[1].numbers,
         "offset": [record.offset for record in records],
         "evaluation": [dict(record.evaluation) for record in records],
@@ -78,10 +75,14 @@ def as_text(found: dict[str, Any]) -> str:
     one, other = found["versions"]
     counts = ("added", "removed", "changed", "same")
     rows = [(table["name"], *(table[name] for name in counts), f"{table['norm']:.4g}") for table in found["tables"]]
-    farthest = [(table["name"], id_, f"{moved:.4g}") for table in found["tables"] for id_, moved in table["most"]]
+    farthest = [
+        (table["name"], id_, f"{moved:.4g}", found["ids"].get(str(id_), ""))
+        for table in found["tables"]
+        for id_, moved in table["most"]
+    ]
     parts = [
         terminal.table(rows, ("table", *counts, "moved by")) if rows else "no rows",
-        terminal.table(farthest, ("table", "id", "moved by")),
+        terminal.table(farthest, ("table", "id", "moved by", "which")),
         f"tower: {_tower(**found['tower'])}\n"
         f"number statistics: {'changed' if found['numbers_changed'] else 'the same'}\n"
         "offset: {:.4f} -> {:.4f}".format(*found["offset"]),
@@ -91,6 +92,24 @@ def as_text(found: dict[str, Any]) -> str:
         ),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _norm_of(record: VersionRecord, read: Callable[[int], VersionRecord]) -> float | None:
+    """Of the tower that the version has: what a hold refused, and what came before a rollback, is none of it."""
+    while record.delta is None and record.table_of is not None:
+        try:
+            record = read(record.table_of)
+        except NotFound:  # collected: a snapshot led past it
+            return None
+    return record.gate.get("norm") if record.delta is not None else None
+
+
+def _names(records: Sequence[VersionRecord], ids: Sequence[int]) -> dict[str, str]:
+    """What is known of ids: which stand for a missing value, and which for all ids without a row."""
+    features = {feature["name"] for record in records for feature in record.schema["features"]}
+    known = {null_id(name): f"{name}, missing" for name in features}
+    known |= {unknown_id(name): f"{name}, all ids without a row" for name in features}
+    return {str(id_): known[id_] for id_ in ids if id_ in known}
 
 
 def _tower(changed: bool, norm: Sequence[float | None]) -> str:

@@ -33,6 +33,8 @@ COMMANDS = [
     ["status"],
     ["doctor"],
     ["backtest"],
+    ["export"],
+    ["import"],
     ["pipeline", "run"],
     ["pipeline", "plan"],
     ["pipeline", "replay"],

@@ -201,6 +201,24 @@ def test_a_request_that_is_not_answered_stays(loop: Loop, capsys: pytest.Capture
     assert head.kind == "retrain"
 
 
+def test_a_lineage_that_begins_with_imported_rows_says_so_and_one_that_loses_them_too(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer_of(loop, monkeypatch, [])
+    log = loop.version_log()
+    rows = {"of": 1, "path": "models/default/checkpoints/1.npz", "sha256": "", "bytes": 1}
+    start = VersionRecord.from_entry(log.read(0)).to_body()
+    log.append("start", start | {"checkpoint": rows, "lineage": 1}, log.head())
+    assert run(["train"]) == 0
+    said = capfd.readouterr().err
+    assert "version 1 begins with imported rows" in said
+    assert "new lineage" not in said
+    Path("headrace.toml").write_text(SETTINGS.replace("user = ", "item = "))
+    write_start(loop, config.load("headrace.toml"))
+    assert run(["train"]) == 0
+    assert "begins without the rows that were imported: `headrace import` again" in capfd.readouterr().err
+
+
 def test_a_new_lineage_says_what_changed(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

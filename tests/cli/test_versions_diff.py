@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from handmade import Publisher
 
 from headrace.cli.app import run
-from headrace.cli.versions_diff import diff, tables_diff
-from headrace.delta import TableSpec
+from headrace.cli.versions_diff import as_text, diff, tables_diff
+from headrace.delta import Change, Delta, TableSpec, write_delta
 from headrace.errors import NotFound
+from headrace.ids import null_id, unknown_id
 from headrace.loop import Loop, open_loop
+from headrace.record import sha256_of
 from headrace.store import open_store
+from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +107,39 @@ def test_against_plain_python(tmp_path: Path) -> None:
     assert (found.added, found.removed) == (len(new.keys() - old.keys()), len(old.keys() - new.keys()))
     assert dict(found.most) == pytest.approx(expected, rel=1e-5)
     assert [distance for _, distance in found.most] == sorted((d for _, d in found.most), reverse=True)
+
+
+def test_the_norm_is_that_of_the_tower_which_a_version_has(loop: Loop) -> None:
+    log = loop.version_log()
+
+    def append(kind: str, **changes: Any) -> None:
+        head = log.head()
+        assert head is not None
+        body = VersionRecord.from_entry(head).to_body() | {"base": head.seq, "delta": None} | changes
+        log.append(kind, body, head)
+
+    kept = VersionRecord.from_entry(log.read(2)).to_body()
+    digest = kept["digest"]
+    delta = Delta(4, 3, tuple(Change.nothing(spec) for spec in SPECS), b"tower")
+    data = write_delta(delta)
+    loop.store.write("models/default/params/4.arrow", data)
+    named = {"path": "models/default/params/4.arrow", "sha256": sha256_of(data), "bytes": len(data)}
+    append("delta", delta=named, digest=digest, gate={"norm": 2.5})
+    append("hold", digest=digest, gate={"norm": 99.0})  # of what was refused
+    assert diff(loop, 2, 4, most=1)["tower"]["norm"] == [None, 2.5]
+    assert diff(loop, 4, 5, most=1)["tower"] == {"changed": False, "norm": [2.5, 2.5]}
+
+
+def test_rows_that_stand_for_no_value_are_named(loop: Loop) -> None:
+    publisher = Publisher(open_store("memory://named"), specs=SPECS)
+    publisher.start()
+    ids = {null_id("user"): [1.0], unknown_id("user"): [2.0], 5: [1.0]}
+    publisher.delta({"linear": ids})
+    publisher.delta({"linear": {id_: [9.0] for id_ in ids}})
+    found = diff(open_loop(publisher.store, "feed"), 1, 2, most=5)
+    names = {str(null_id("user")): "user, missing", str(unknown_id("user")): "user, all ids without a row"}
+    assert found["ids"] == names
+    assert "user, missing" in as_text(found)
 
 
 def test_the_command(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:

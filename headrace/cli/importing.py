@@ -1,0 +1,145 @@
+"""`headrace import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace import clock
+from headrace.cli import options, resident, terminal
+from headrace.cli.quiet import native_output
+from headrace.errors import ImportRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headrace.config import Settings
+    from training.kerasrows import Layer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(
+        "import",
+        epilog=terminal.examples(
+            "headrace import old.keras                                  which layers and features there are",
+            "headrace import old.keras --map user_embedding=user        a StringLookup names the rows",
+            "headrace import saved/ --map item=item --vocabulary item=items.txt",
+        ),
+    )(import_)
+
+
+def import_(
+    model: Annotated[Path, typer.Argument(help="A Keras archive (.keras, .h5) or the folder of a SavedModel.")],
+    *,
+    pairs: Annotated[
+        list[str] | None, typer.Option("--map", help="An Embedding layer and its feature.", metavar="LAYER=FEATURE")
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--vocabulary", help="One text per row, where the model has none.", metavar="LAYER=FILE"),
+    ] = None,
+    as_json: options.Json = False,
+    config: options.Config = options.DEFAULT,
+) -> int:
+    """Begin from the rows of a Keras model: the first version that is learned starts with them.
+
+    For a loop that has learned nothing yet. Without --map: what there is to map.
+    """
+    settings = options.load(config)
+    wanted = [_pair(pair, "--map", "LAYER=FEATURE") for pair in pairs or []]
+    named = {layer: _lines(Path(file)) for layer, file in (_vocabulary(file, wanted) for file in files or [])}
+    from training.paths import check_model
+    from training.start import check_begun
+
+    check_model(model)
+    if wanted:
+        loop = options.open_loop(settings, create=True)
+        check_begun(loop.version_log().head())
+        resident.alone(loop, "trainer", "stop it first: a trainer that runs has begun already")
+    with native_output("import"):
+        terminal.say("starting TensorFlow (10 to 30 s) …")
+        from training.kerasrows import layers_of
+
+        layers = layers_of(model)
+        for layer, (file, lines) in named.items():
+            if layer in layers:  # else `taken` says so
+                layers[layer] = layers[layer].named(lines, file)
+        if not wanted:
+            return _show(layers, settings, as_json=as_json)
+        from training.warmstart import begin, taken
+
+        parts = taken(layers, settings, wanted)
+        entry = begin(loop, settings, parts, now_us=clock.now_us())
+    rows = [{"layer": p.layer, "feature": p.feature, "table": p.table, "rows": len(p.ids)} for p in parts]
+    if as_json:
+        terminal.show_json({"version": entry.seq, "imported": rows})
+    else:
+        terminal.show(terminal.table([tuple(row.values()) for row in rows], ("layer", "feature", "table", "rows")))
+        terminal.say(
+            f"version {entry.seq} begins with them; what is learned next starts there: `headrace train` or `up`"
+        )
+    return terminal.Code.OK
+
+
+def _show(layers: Mapping[str, Layer], settings: Settings, *, as_json: bool) -> int:
+    """What there is to map."""
+    found = [
+        {"layer": layer.name, "rows": len(layer.rows), "width": layer.rows.shape[1], "vocabulary": _words(layer)}
+        for layer in layers.values()
+    ]
+    widths = f"1 or {settings.model.dim}" if settings.model.kind != "lr" else "1"
+    features = [
+        {"feature": feature.name, "kind": feature.kind, "width": widths}
+        for feature in settings.schema().features
+        if feature.kind not in ("number", "cross")
+    ]
+    if as_json:
+        terminal.show_json({"layers": found, "features": features})
+        return terminal.Code.OK
+    for rows in (found, features):
+        terminal.show(terminal.table([tuple(row.values()) for row in rows], tuple(rows[0]) if rows else ()) + "\n")
+    terminal.say("nothing was imported: name pairs with --map LAYER=FEATURE")
+    return terminal.Code.OK
+
+
+def _words(layer: Layer) -> str:
+    if layer.texts is None:
+        return f"not known: {layer.why or 'give --vocabulary'}"
+    return f"{len(layer.texts):,} texts: {', '.join(layer.texts[:3])}{', …' if len(layer.texts) > 3 else ''}"
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    one, equals, other = text.partition("=")
+    if not equals or not one or not other:
+        raise ImportRefused(f"{option} {text} is no {form}", hint=f"for example `{option} {_EXAMPLES[option]}`")
+    return one, other
+
+
+def _vocabulary(text: str, wanted: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """(layer, file); the layer may be left out where only one is mapped."""
+    layers = list(dict.fromkeys(layer for layer, _ in wanted))
+    if "=" not in text and len(layers) == 1:
+        return layers[0], text
+    layer, file = _pair(text, "--vocabulary", "LAYER=FILE")
+    if layer not in layers:
+        hint = f"mapped are: {', '.join(layers)}" if layers else f"add --map {layer}=FEATURE"
+        raise ImportRefused(f"--vocabulary {text}: layer '{layer}' is not mapped", hint=hint, layer=layer)
+    return layer, file
+
+
+def _lines(path: Path) -> tuple[str, list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImportRefused(
+            f"the vocabulary {path} cannot be read: {error}",
+            hint="give a text file, UTF-8, one text per line",
+            path=path,
+        ) from None
+    return str(path), text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+
+
+_EXAMPLES: dict[str, Any] = {"--map": "user_embedding=user", "--vocabulary": "user_embedding=users.txt"}

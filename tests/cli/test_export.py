@@ -1,0 +1,91 @@
+"""`headrace export`: what it refuses before TensorFlow is started, and what it says."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import config
+from headrace.cli.app import run
+from headrace.loop import open_loop
+from headrace.store import open_store
+from training.start import write_start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+
+SETTINGS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "events.jsonl"
+id = "id"
+time = "at"
+[streams.click]
+source = "events.jsonl"
+id = "id"
+time = "clicked"
+[label]
+mode = "implicit"
+wait_s = 5
+attribution_s = 60
+[features]
+user = { kind = "id" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A loop that has begun and learned nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    settings = config.load(tmp_path / "headrace.toml")
+    write_start(open_loop(open_store(settings.loop.root), "feed"), settings)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "fix"),
+    [
+        (["--to", "model"], "version 0 has learned nothing", "headrace train"),
+        (["--to", "model", "--version", "7"], "version 7 is not there", "headrace versions list"),
+        (["--to", "model", "--format", "keras"], "a Keras archive ends with .keras", "--to model.keras"),
+        (["--to", "model.keras", "--format", "saved-model"], "ends with .keras", "--to model"),
+        (["--to", "model", "--format", "onnx"], "'onnx' is no format", "--format keras"),
+        (["--to", "headrace.toml"], "headrace.toml exists", "--force"),
+        (["--to", ".", "--force"], "is no SavedModel: it is not replaced", "another --to"),
+    ],
+)
+def test_refusals_say_what_to_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, fix: str
+) -> None:
+    before = sorted(folder.iterdir())
+    assert run(["export", *arguments, "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["error"] == "training.export"
+    assert message in said["message"]
+    assert fix in said["hint"]
+    assert sorted(folder.iterdir()) == before
+
+
+def test_it_says_what_each_input_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from training import export as module
+
+    def written(_loop: Any, _version: Any, path: Path, form: str, **_: Any) -> Any:
+        inputs = {"user": {"dtype": "string", "shape": [None], "holds": "the text"}}
+        return SimpleNamespace(
+            path=str(path), format=form, version=3, rows=1234, bytes=9, difference=1e-7, inputs=inputs
+        )
+
+    monkeypatch.setattr(module, "export", written)
+    assert run(["export", "--to", "model"]) == 0
+    text = capsys.readouterr().out
+    assert "version 3  1,234 rows" in text
+    assert "user   string  [n]    the text" in text
+    assert run(["export", "--to", "a.keras", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "keras"
