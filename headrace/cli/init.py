@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     *,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Of the template.", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the template.", show_default=False)] = "",
     source: Annotated[str, typer.Option("--from", help="A file or folder of events to look at.")] = "",
     template: Annotated[
         bool, typer.Option("--template", help="Begin with an example, NAME, that runs at once; no NAME lists them.")

@@ -160,5 +160,21 @@ def test_the_flights_without_their_package(
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.parametrize("begun", ["ads"], indirect=True)
+def test_the_ads_learn_conversions_as_their_comments_say(
+    begun: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("headrace.toml").read_text().replace('type = "click"', 'type = "conversion"')
+    for key in ("wait_s", "attribution_s"):
+        text = text.replace(f"\n{key}", "\n# before: ").replace(f"\n# {key}", f"\n{key}")
+    Path("conversions.toml").write_text(text)
+    label = config.load("conversions.toml").label
+    assert (label.wait_s, label.attribution_s) == (4 * 3_600, 3 * 86_400)
+    assert run(["inspect", "-c", "conversions.toml", "--json"]) == 0
+    labels = json.loads(capsys.readouterr().out)["labels"]
+    assert labels["joined"] == labels["feedback"] > 300
+    assert 0.5 < dict(labels["catches"])[label.wait_s] < 0.95
+
+
 def test_examples_hold_the_templates_and_the_demo() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*templates.NAMES, "demo"}
