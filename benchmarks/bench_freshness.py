@@ -1,6 +1,6 @@
 """How fresh the loop is under load: `headrace probe` on a running `headrace up`, with 2,000 and 10,000 lines a second.
 
-Settings of examples/feed: label wait 2 s, disorder bound 1 s, admission 1, all gates and the batch of a step at their
+Settings of examples/demo: label wait 2 s, disorder bound 1 s, admission 1, all gates and the batch of a step at their
 defaults. Adagrad moves a row by about its rate in a step, however many events of it the step has: k is as many events
 as give a fresh value several steps. Three minutes each, after the loop has served its first trained version for 20 s.
 The figures leave out label wait and disorder bound, and are shown by stages: where the seconds go.
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-EXAMPLE = Path(__file__).parents[1] / "examples/feed/headrace.toml"
+EXAMPLE = Path(__file__).parents[1] / "examples/demo/headrace.toml"
 SETTLE_S = 20.0
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_steady.py [--minutes 30] [--rate 2000]
 
-Settings of examples/feed, but retention, checkpoints and snapshots so short that all of them come round many times in
+Settings of examples/demo, but retention, checkpoints and snapshots so short that all of them come round many times in
 the run; 50 calls a second are asked meanwhile. Of each process are noted memory (PSS: what would be free without it),
 open files and threads; of the root, bytes and files.
 

@@ -16,7 +16,6 @@ is read, not imported: it needs a module that setuptools no longer has.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
 import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -71,16 +70,9 @@ def flights_events() -> pa.Table:
 
 def settings() -> Settings:
     """The settings of the example. Its source is only a name: `Settings.with_source` says where the events are."""
-    from headrace import config
+    from headrace import config, templates
 
-    return config.load(settings_file())
-
-
-def settings_file() -> Path:
-    """The headrace.toml of the example, in the installed package or in the checkout."""
-    place = "examples/flights/headrace.toml"
-    installed = Path(str(importlib.resources.files("headrace"))) / place
-    return installed if installed.exists() else Path(__file__).parents[1] / place
+    return config.load(templates.place_of("flights"))
 
 
 def _file(name: str) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from headrace import clock, status
+from headrace import clock, status, templates
 from headrace.cli import options, resident, terminal, up
 from headrace.cli.quiet import native_output
 from headrace.cli.supervise import stop_all
@@ -84,14 +84,12 @@ def demo(
 
 def _prepared(folder: Path) -> Path:
     """The settings file of the demo, in its folder."""
-    from headrace.feed.settings import settings_file
-
     (folder / "events").mkdir(parents=True, exist_ok=True)
     for name in ("impressions.jsonl", "clicks.jsonl"):
         (folder / "events" / name).touch()
     config = folder / "headrace.toml"
     if not config.exists():
-        shutil.copyfile(settings_file(), config)
+        shutil.copyfile(templates.place_of("demo"), config)
     return config
 
 

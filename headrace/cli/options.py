@@ -34,7 +34,7 @@ def load(path: Path) -> Settings:
         raise SettingsError(
             f"there is no settings file {path}",
             hint="run `headrace init --from YOUR_EVENTS`, or name one with `-c FILE`; "
-            "to see headrace work first: `headrace backtest --example flights`",
+            "to see headrace work first: `headrace init --template fraud` or `headrace backtest --example flights`",
             path=path,
         )
     return config.load(path)

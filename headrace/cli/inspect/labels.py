@@ -42,8 +42,9 @@ class Labels:
     """Counts of a sample. Rates are of `judged` impressions: those whose time for feedback lies within the sample.
 
     joined, before, too_late, orphans: feedback that has its impression within `attribution_s`, lies before it, after
-    that time, or has none in the sample; answered: judged impressions with feedback in time; positive_rate: of their
-    final labels; catches: [(wait_s, share of the feedback in time that comes within it)]; delay_s: {quantile: seconds}.
+    that time, or has none in the sample (feedback after its last impression is left out where there is more to look
+    at); answered: judged impressions with feedback in time; positive_rate: of their final labels; catches: [(wait_s,
+    share of the feedback in time that comes within it)]; delay_s: {quantile: seconds}.
     """
 
     impressions: int
@@ -82,6 +83,7 @@ def labels_of(sample: Sample, *, wait_s: float | None, attribution_s: float) -> 
     place, delay = pairs(sample)
     limit = round(attribution_s * SECOND_US)
     known = place >= 0
+    beyond = ~known & (sample.feedback_us > sample.ts_us.max(initial=0)) & (not sample.whole)
     good = known & (delay >= 0) & (delay <= limit)
     end_us = max(int(x[-1:].max(initial=0)) for x in (np.sort(sample.ts_us), np.sort(sample.feedback_us)))
     judged = sample.ts_us + limit <= end_us if not sample.whole else np.ones(len(sample.ts_us), bool)
@@ -95,11 +97,11 @@ def labels_of(sample: Sample, *, wait_s: float | None, attribution_s: float) -> 
     waits = sorted({*(w for w in WAITS_S if w < attribution_s), attribution_s, *([wait_s] if wait_s else [])})
     return Labels(
         impressions=len(sample.ts_us),
-        feedback=len(sample.feedback_us),
+        feedback=int((~beyond).sum()),
         joined=int(good.sum()),
         before=int((known & (delay < 0)).sum()),
         too_late=int((known & (delay > limit)).sum()),
-        orphans=int((~known).sum()),
+        orphans=int((~known & ~beyond).sum()),
         judged=int(judged.sum()),
         answered=int(positives.sum()),
         positive_rate=float(np.nan_to_num(label[base]).mean()) if base.any() else None,

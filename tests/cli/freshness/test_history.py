@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace import config
 from headrace.cli.freshness.history import replayed
 
-FEED = (Path(__file__).parents[3] / "examples/feed/headrace.toml").read_text()
+FEED = (Path(__file__).parents[3] / "examples/demo/headrace.toml").read_text()
 FEATURES = """[features]
 who = { kind = "id", path = "user.id", ttl = "7d", admission = 2 }
 tags = { kind = "ids", max = 3, admission = 3 }

@@ -68,6 +68,15 @@ def test_only_impressions_whose_time_has_come_are_judged():
     assert (whole.judged, whole.answered) == (100, 45)
 
 
+def test_feedback_after_the_last_impression_that_was_looked_at_is_no_orphan():
+    shown = {key: key for key in range(100)}
+    told = [(5, 15, 1.0), (7, 130, 1.0), (300, 50, 1.0), *((key, key + 1, 1.0) for key in range(100, 160))]
+    cut = labels_of(sample_of(shown, told, whole=False), wait_s=5, attribution_s=20)
+    assert (cut.feedback, cut.joined, cut.too_late, cut.orphans) == (3, 1, 1, 1)
+    whole = labels_of(sample_of(shown, told), wait_s=5, attribution_s=20)
+    assert (whole.feedback, whole.joined, whole.too_late, whole.orphans) == (63, 1, 1, 61)
+
+
 def test_nothing_to_join():
     found = labels_of(sample_of({}, []), wait_s=5, attribution_s=20)
     assert (found.join_rate, found.positive_rate, found.catches) == (None, None, ())
