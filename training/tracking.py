@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import lines, metrics
 from headrace.clock import SECOND_US
-from headrace.errors import HeadraceError, LogRewritten
+from headrace.errors import HeadraceError, LogRewritten, MissingLibrary
 from headrace.log import Entry, Follower
 from headrace.status import Pulse
 from headrace.version import VersionRecord
@@ -57,13 +57,20 @@ SQLITE = "sqlite:///"
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client for `uri`, with telemetry off. Creates the tables of a new sqlite file (seconds, once)."""
+    """A client for `uri`, with telemetry off. Creates the tables of a new database (seconds, once). MissingLibrary."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # else 120 s, eight times; `run` tries again by itself
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ModuleNotFoundError as missing:  # the driver of a database
+        raise MissingLibrary(
+            f"[track] uri begins with {uri.partition(':')[0]}:, which needs a library: {missing}",
+            hint="for PostgreSQL: pip install 'headrace[postgres]'",
+            library=missing.name,
+        ) from None
 
 
 def measures_of(record: VersionRecord) -> dict[str, float]:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from headrace import status
 from headrace.config import parse
 from headrace.delta import Delta, write_delta
+from headrace.errors import MissingLibrary
 from headrace.loop import Loop, open_loop
 from headrace.record import sha256_of
 from headrace.store import open_store
@@ -412,3 +413,9 @@ def test_after_a_long_absence_it_logs_what_is_left_and_says_what_it_missed(clien
     assert "track.missed versions=3: version 2 is gone, as are all before version 6" in caplog.text
     assert [step for step, _, _ in history(client, "late", "log_loss")] == [0, 1, 2, 6, 7, 8, 9]
     assert tracker.step() == 0
+
+
+def test_a_database_whose_driver_is_not_there_is_named_with_what_to_install() -> None:
+    with pytest.raises(MissingLibrary, match=r"begins with mssql:") as error:
+        open_client("mssql://somewhere/mlflow")
+    assert "pip install 'headrace[postgres]'" in str(error.value.hint)
