@@ -127,7 +127,7 @@ def folder_for(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
 
     def made(text: str) -> Path:
         here = tmp_path / "here"
-        begins = "headrace init" in text or not re.search(r"headrace (?!demo)|```(toml|python)", text)
+        begins = "headrace init" in text or not re.search(r"^ *headrace (?!demo)|```(toml|python)", text, re.MULTILINE)
         shutil.copytree(request.getfixturevalue("events" if begins else "ran"), here)
         (here / ".venv").symlink_to(sys.prefix)
         return tmp_path

@@ -1,8 +1,8 @@
 """A reader who does what a page says, in a folder of their own.
 
     commands            run one after the other by bash; directory and variables carry over, as in one terminal
-    commands that stay  (`headrace up`) started, awaited by what they print, and stopped with Ctrl-C before the same
-                        command starts again, or at the end of the page
+    commands that stay  (`headrace up`) started, awaited by what they print or by their heartbeats, and stopped with
+                        Ctrl-C before the same command starts again, or at the end of the page
     python              run as a script
     toml                laid over the settings in the folder, loaded, and kept for what follows
     json, yaml, ini     parsed; sql: parsed by SQLite
@@ -45,13 +45,13 @@ LONGEST_S: Final = 240.0
 READY_S: Final = 150.0
 STOP_S: Final = 30.0
 
-STAYS: Final = {  # of a command that ends only when told to: what it prints once it is ready
-    r"headrace up\b(?!.*--seconds)": r"answers from version",
+STAYS: Final[dict[str, str | tuple[str, ...]]] = {  # ends only when told to: what it prints, or who lives, once ready
+    r"headrace up\b(?!.*--seconds)": ("server", "pipeline", "trainer"),
     r"headrace demo\b(?!.*--seconds)": r"first trained version",
     r"headrace serve\b": r"\nversion \d+|waiting for a first version",
-    r"headrace pipeline run\b(?!.*(--once|--drain))": r"shard record|nothing new|no events yet|DirectRunner",
-    r"headrace train\b.*--watch": r"trainer ready",
-    r"headrace track\b(?!.*--once)": r"following the version log",
+    r"headrace pipeline run\b(?!.*(--once|--drain))": ("pipeline",),
+    r"headrace train\b.*--watch": ("trainer",),
+    r"headrace track\b(?!.*--once)": ("tracker",),
     r"headrace status\b.*--watch": r"\S",
     r"mlflow (ui|server)\b": r"Application startup complete|Listening at",
     r"prometheus\b": r"Server is ready",
@@ -148,7 +148,11 @@ class Reader:
     """
 
     def __init__(
-        self, folder: Path, elsewhere: Collection[str] = (), *, stays: Mapping[str, str] = MappingProxyType(STAYS)
+        self,
+        folder: Path,
+        elsewhere: Collection[str] = (),
+        *,
+        stays: Mapping[str, str | tuple[str, ...]] = MappingProxyType(STAYS),
     ) -> None:
         self.folder, self.elsewhere, self.stays = folder, elsewhere, stays
         self.ran: list[Command] = []
@@ -280,13 +284,25 @@ class Reader:
         one = Staying(command, kind, process, out)
         self._staying.append(one)
         until_s = time.monotonic() + READY_S
-        while not re.search(self.stays[kind], one.printed()):
+        while not self._ready(one):
             if process.poll() is not None:
                 raise one.wrong(f"ended with exit code {process.returncode} before it was ready")
             if time.monotonic() > until_s:
-                raise one.wrong(f"is not ready after {READY_S:.0f} s: it should print {self.stays[kind]!r}")
-            time.sleep(0.1)
+                raise one.wrong(f"is not ready after {READY_S:.0f} s: waited for {self.stays[kind]!r}")
+            time.sleep(0.2)
         return one.printed()
+
+    def _ready(self, one: Staying) -> bool:
+        wanted = self.stays[one.kind]
+        if isinstance(wanted, str):
+            return bool(re.search(wanted, one.printed()))
+        of = re.search(r"(-c|--config)[ =]\S+", one.command.text)
+        words = ["headrace", "status", "--json", *(of[0].split() if of else ())]
+        done = subprocess.run(
+            words, cwd=self._at, env=self._environment, capture_output=True, text=True, check=False, timeout=LONGEST_S
+        )
+        living = {beat["role"] for beat in json.loads(done.stdout).get("processes", ()) if beat["living"]}
+        return living.issuperset(wanted)
 
     def _python(self, block: Block) -> None:
         file = self.folder / f"line-{block.line}.py"
