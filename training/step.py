@@ -8,7 +8,7 @@
 Tables with the same features give every id the same row: they share one map id -> row, and one `unique`.
 
 The loss is the sum, not the mean, over the batch: a mean starves rare rows. One graph loops over the mini-batches of a
-record. Row counts are unknown in its signature and the variables are arguments, so nothing is traced twice in a process.
+record. Row counts are unknown in its signature and variables are arguments, so nothing is traced twice in a process.
 It returns the logit of each row *before* the update that learned it: progressive validation without a second forward
 pass.
 """
