@@ -44,7 +44,7 @@ check: install-dev  ## linters, types, import contracts, generated code
 	$(BIN)/buf lint
 	tests/generated.sh $(BIN)/python
 
-slow: install-dev  ## the reduced kill and damage loops
+slow: install-dev  ## the reduced kill and damage loops; every page followed
 	$(BIN)/pytest -m slow $(TESTS)
 
 soak: install-dev  ## the full counts; writes benchmarks/results

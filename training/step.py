@@ -8,13 +8,15 @@
 Tables with the same features give every id the same row: they share one map id -> row, and one `unique`.
 
 The loss is the sum, not the mean, over the batch: a mean starves rare rows. One graph loops over the mini-batches of a
-record, with unknown row counts in its signature, so nothing is traced twice. It returns the logit of each row *before*
-the update that learned it: progressive validation without a second forward pass.
+record. Row counts are unknown in its signature and variables are arguments, so nothing is traced twice in a process.
+It returns the logit of each row *before* the update that learned it: progressive validation without a second forward
+pass.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +24,12 @@ import numpy.typing as npt
 from training.admission import Sketch, everything
 from training.models import LINEAR_PART, initial_weights, tower
 from training.optimizers import adagrad, sparse_adagrad
-from training.recipe import EMBEDDING, LINEAR, Design, Fields, Recipe
+from training.recipe import EMBEDDING, LINEAR, Architecture, Design, Fields, Recipe
 from training.runtime import tf
 from training.table import INIT_SCALE, RowIndex, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.delta import TableSpec
     from training.admission import Asked
@@ -56,10 +58,11 @@ class Learner:
             name: tf.Variable(np.full_like(value, _start(self.recipe, name)), trainable=False)
             for name, value in weights.items()
         }
-        traced = tf.function(self._learn_graph, input_signature=self._signature(), autograph=False)
-        self._learn = traced.get_concrete_function()
-        forward = tf.function(self._tower_graph, input_signature=self._tower_signature(), autograph=False)
-        self._tower = forward.get_concrete_function()
+        tables = {name: (table.weights, table.slots) for name, table in self.tables.items()}
+        widths = tuple((name, table.width) for name, table in self.tables.items())
+        graphs = graphs_of(self.shape, self.recipe, tuple(self.fields.items()), widths)
+        self._learn = graphs.learn(Variables(tables, self.weights, self.slots))
+        self._tower = graphs.tower(self.weights)
 
     def begin(self) -> None:
         """The tables begin their journals; the tower's is a matter of whoever has all of its weights."""
@@ -129,8 +132,36 @@ class Learner:
         logits: Floats = self._tower(tf.constant(embeddings), tf.constant(numbers)).numpy()
         return logits
 
-    def _tower_graph(self, embeddings: Any, numbers: Any) -> Any:
-        return tower(self.shape, self.weights, embeddings, numbers)
+
+class Variables(NamedTuple):
+    """What a step moves. tables: name -> (weights, slots); weights, slots: of the tower, by name."""
+
+    tables: Mapping[str, tuple[Any, Any]]
+    weights: Mapping[str, Any]
+    slots: Mapping[str, Any]
+
+
+class Graphs:
+    """The compiled step and tower of one design. Variables are arguments: all its learners share one trace."""
+
+    def __init__(
+        self, shape: Architecture, recipe: Recipe, fields: Mapping[str, Fields], widths: Mapping[str, int]
+    ) -> None:
+        self.shape, self.recipe, self.fields, self.widths = shape, recipe, fields, widths
+        self.groups = groups_of(fields)
+        self._learn = tf.function(self._learn_graph, autograph=False)
+        self._tower = tf.function(self._tower_graph, autograph=False)
+
+    def learn(self, variables: Variables) -> Callable[..., Any]:
+        """The loop over mini-batches of a record for these variables; takes its arrays, returns logits."""
+        return partial(self._learn.get_concrete_function(variables, *self._signature()), variables)
+
+    def tower(self, weights: Mapping[str, Any]) -> Callable[..., Any]:
+        """The tower of these weights."""
+        return partial(self._tower.get_concrete_function(weights, *self._tower_signature()), weights)
+
+    def _tower_graph(self, weights: Mapping[str, Any], embeddings: Any, numbers: Any) -> Any:
+        return tower(self.shape, weights, embeddings, numbers)
 
     def _tower_signature(self) -> list[Any]:
         return [
@@ -149,7 +180,7 @@ class Learner:
             tf.TensorSpec([], tf.int32),
         ]
 
-    def _learn_graph(self, *arrays: Any) -> Any:
+    def _learn_graph(self, variables: Variables, *arrays: Any) -> Any:
         """The loop over mini-batches. arrays: per group its single rows, per group its list rows, then the rest."""
         groups = len(self.groups)
         singles, listed = arrays[:groups], arrays[groups : 2 * groups]
@@ -162,7 +193,12 @@ class Learner:
             bounds = offsets[start * lists : end * lists + 1]
             parts = [flat[bounds[0] : bounds[-1]] for flat in listed] if lists else listed
             logit = self._step(
-                [single[start:end] for single in singles], parts, bounds, numbers[start:end], labels[start:end]
+                variables,
+                [single[start:end] for single in singles],
+                parts,
+                bounds,
+                numbers[start:end],
+                labels[start:end],
             )
             return end, logits.write(start // batch, logit)
 
@@ -171,37 +207,46 @@ class Learner:
         _, logits = tf.while_loop(lambda start, _: start < rows, body, [tf.constant(0), logits], parallel_iterations=1)
         return logits.concat()
 
-    def _step(self, singles: Any, listed: Any, bounds: Any, numbers: Any, labels: Any) -> Any:
+    def _step(self, of: Variables, singles: Any, listed: Any, bounds: Any, numbers: Any, labels: Any) -> Any:
         """Learns one batch; returns its logits before the update."""
         places, before, found = {}, {}, {}
         for names, single, flat in zip(self.groups, singles, listed, strict=True):
             unique, inverse = tf.unique(tf.concat([tf.reshape(single, [-1]), flat], 0))
             for name in names:
-                places[name], before[name] = (unique, inverse), tf.gather(self.tables[name].weights, unique)
+                places[name], before[name] = (unique, inverse), tf.gather(of.tables[name][0], unique)
                 found[name] = tf.gather(before[name], inverse)
-        dense = list(self.weights.values())
+        dense = list(of.weights.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(found)
             tape.watch(dense)
-            logit = self._logit(found, tf.shape(labels)[0], bounds, numbers)
+            logit = self._logit(of.weights, found, tf.shape(labels)[0], bounds, numbers)
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logit))
         gradients = tape.gradient(loss, [found, dense], unconnected_gradients="zero")
         for name, (unique, inverse) in places.items():
             summed = _summed(gradients[0][name], inverse, tf.size(unique))
             rate = self.recipe.rate_embedding if name == EMBEDDING else self.recipe.rate_linear
-            sparse_adagrad(self.tables[name].weights, self.tables[name].slots, summed, unique, rate, before[name])
-        for (name, variable), gradient in zip(self.weights.items(), gradients[1], strict=True):
+            sparse_adagrad(*of.tables[name], summed, unique, rate, before[name])
+        for (name, variable), gradient in zip(of.weights.items(), gradients[1], strict=True):
             rate = self.recipe.rate_bias if name in LINEAR_PART else self.recipe.rate_dense
-            adagrad(variable, self.slots[name], gradient, rate)
+            adagrad(variable, of.slots[name], gradient, rate)
         return logit
 
-    def _logit(self, gathered: Mapping[str, Any], rows: Any, bounds: Any, numbers: Any) -> Any:
+    def _logit(
+        self, weights: Mapping[str, Any], gathered: Mapping[str, Any], rows: Any, bounds: Any, numbers: Any
+    ) -> Any:
         fields = [
-            _model_fields(gathered[name], rows, bounds, self.tables[name].width, self.fields[name])
-            for name in self.fields
+            _model_fields(gathered[name], rows, bounds, self.widths[name], self.fields[name]) for name in self.fields
         ]
         embeddings = fields[1] if len(fields) > 1 else None
-        return tf.reduce_sum(fields[0], [1, 2]) + tower(self.shape, self.weights, embeddings, numbers)
+        return tf.reduce_sum(fields[0], [1, 2]) + tower(self.shape, weights, embeddings, numbers)
+
+
+@lru_cache(maxsize=16)
+def graphs_of(
+    shape: Architecture, recipe: Recipe, fields: tuple[tuple[str, Fields], ...], widths: tuple[tuple[str, int], ...]
+) -> Graphs:
+    """Once per process: a trace takes most of a second."""
+    return Graphs(shape, recipe, dict(fields), dict(widths))
 
 
 def groups_of(fields: Mapping[str, Fields]) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ with neither (lr without numbers) has no tower: its bias is the offset of the ve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +80,12 @@ def has_tower(shape: Architecture) -> bool:
 
 def template_of(shape: Architecture, sizes: Mapping[str, tuple[int, ...]]) -> Template:
     """Converts the tower of `shape`; `sizes`: weight name -> shape. TowerRefused unless every weight can be patched."""
+    return _template_of(shape, tuple(sizes.items()))
+
+
+@lru_cache(maxsize=16)
+def _template_of(shape: Architecture, pairs: tuple[tuple[str, tuple[int, ...]], ...]) -> Template:
+    sizes = dict(pairs)
     generator = np.random.default_rng(7)
     sentinels = {name: generator.normal(0, 0.15, size).astype(np.float32) for name, size in sizes.items()}
     content = _converted(shape, sentinels)

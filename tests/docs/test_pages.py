@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
+import pages
 import pytest
 from typer.main import get_command
 
@@ -45,18 +45,14 @@ def test_every_error_says_what_happened_and_what_is_next(kind):
 
 
 def commands():
-    """(page, line) of every headrace command in a fenced block, without its comment."""
-    for page in PAGES:
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in block.splitlines():
-                command = line.split("#")[0].strip()
-                if command.startswith("headrace "):
-                    yield pytest.param(command, id=f"{page.name}: {command}")
+    """(page, words) of every headrace command that a page has in a block."""
+    for command in pages.shell_commands(pages.pages()):
+        if command.words[:1] == ["headrace"]:
+            yield pytest.param(command.words[1:], id=f"{command.page.name}: {' '.join(command.words)}")
 
 
-@pytest.mark.parametrize("command", list(commands()))
-def test_every_command_in_the_pages_can_be_parsed(command):
-    words = shlex.split(command)[1:]
+@pytest.mark.parametrize("words", list(commands()))
+def test_every_command_in_the_pages_can_be_parsed(words):
     node, context = get_command(build()), None
     while hasattr(node, "commands"):
         context = node.make_context(node.name, words[:1], resilient_parsing=True)
@@ -69,3 +65,15 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('A=1 headrace status --json | jq ".loop"  # what', ["headrace", "status", "--json"]),
+        ("headrace backtest \\\n  --every 1d,1h 2>/dev/null", ["headrace", "backtest", "--every", "1d,1h"]),
+        ("cat <<END\nheadrace up\nEND", ["cat"]),
+    ],
+)
+def test_the_words_of_a_command_end_where_the_shell_ends_it(text, words):
+    assert pages.Command(ROOT, 1, text).words == words

@@ -176,6 +176,24 @@ def test_logits_are_from_before_each_update_and_sizes_do_not_retrace(learner_of:
     assert not np.array_equal(one.learn(rows, numbers, 10)[10:], other.learn(rows, numbers, 10)[10:])
 
 
+def test_learners_of_one_design_share_the_graph_and_no_weight(learner_of: Any, made_up: Any) -> None:
+    settings, rows = made_up("mlp", 30)
+    design = design_of(settings, settings.schema())
+    numbers = standardised(rows.numbers, UNIT)
+    one, other = learner_of(design), learner_of(design)
+    assert one._learn.func is other._learn.func
+    before = {name: value.numpy() for name, value in other.weights.items()}
+    first = one.learn(rows, numbers, 10)
+    for name, value in before.items():
+        np.testing.assert_array_equal(other.weights[name].numpy(), value)
+    np.testing.assert_array_equal(other.learn(rows, numbers, 10), first)
+    for name, table in one.tables.items():
+        every = np.arange(table.index.used, dtype=np.int32)
+        np.testing.assert_array_equal(other.tables[name].read(every), table.read(every))
+    slower = design_of(settings.replace("train", lr_dense=0.001), settings.schema())
+    assert learner_of(slower)._learn.func is not one._learn.func
+
+
 def test_interleaving_puts_the_lists_of_a_row_together() -> None:
     from training.step import interleaved
 
