@@ -146,7 +146,7 @@ class ModelSettings(Section):
     """`[model]`: the kind of model and its size."""
 
     kind: Literal["lr", "mlp", "dcn_v2"] = "dcn_v2"
-    dim: Annotated[Count, Field(le=256)] = 8
+    dim: Annotated[int, BeforeValidator(_no_boolean), Field(ge=2, le=256)] = 8  # tables of width 1 are linear parts
     hidden: tuple[Count, ...] = (64, 32)
     cross_layers: Count = 2
     cross_rank: Count = 16

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,18 +18,17 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 12_000
+ROOT = Path(__file__).parents[2]
 
 
 def events(rng: random.Random) -> list[dict[str, Any]]:
@@ -164,11 +164,33 @@ def test_the_first_hour(tmp_path: Path, name: str, write: Any) -> None:
         again = user.wait(lambda state: served_any(state) >= after)
         assert again["versions"]["head"] >= after
         assert "version" in user.type("predict", "user_id=7", "campaign=c3", "bid=1.5")
-        assert user.typed <= 10
+        assert user.typed <= 9  # and `make demo`
     finally:
         if user.up is not None and user.up.poll() is None:
             user.up.send_signal(signal.SIGINT)
             user.up.wait(60)
+
+
+def test_make_demo_in_a_fresh_copy_shows_a_model_getting_fresher(tmp_path: Path) -> None:
+    """The very first command: it installs, runs the loop, and says what to do next when it is stopped."""
+    copy, said = tmp_path / "headrace", tmp_path / "said"
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache", "__pycache__", ".hypothesis")
+    )
+    with said.open("w") as out:
+        make = subprocess.Popen(
+            ["make", f"PYTHON={sys.executable}", "demo"], cwd=copy, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        until_s = time.monotonic() + 400
+        while not re.search(r"^ +\d+ +\d+ +[\d.]+ +0\.\d+ +0\.\d+ +0\.\d+$", said.read_text(), re.MULTILINE):
+            assert make.poll() is None, said.read_text()
+            assert time.monotonic() < until_s, said.read_text()
+            time.sleep(0.5)
+    finally:
+        os.killpg(make.pid, signal.SIGINT)
+        make.wait(60)
+    assert "headrace init --from YOUR_EVENTS" in said.read_text()
 
 
 def back_up_and_restore(user: Newcomer) -> None:

@@ -55,6 +55,12 @@ def test_drift_is_of_the_feature_that_changed_on_the_day_it_changed():
     assert max(day.drift["item"] for day in days[1:]) < 0.1
 
 
+def test_what_takes_turns_in_the_log_does_not_drift():
+    items = [f"i{k % 120}" for k in range(60_000)]
+    days = days_of(SCHEMA, sample(items, [1.0] * 60_000), np.zeros(60_000))
+    assert max(day.drift["item"] for day in days[1:]) < 0.02
+
+
 def test_twin_without_the_random_split_many_ids_look_like_drift(monkeypatch):
     rng = np.random.default_rng(3)
     items = [f"i{k}" for k in rng.integers(0, 3_000, 10_000)]
