@@ -45,7 +45,8 @@ check: install-dev  ## linters, types, import contracts, generated code
 	tests/generated.sh $(BIN)/python
 
 slow: install-dev  ## the reduced kill and damage loops; every page followed
-	$(BIN)/pytest -m slow $(TESTS)
+	$(BIN)/pytest -m slow --durations=10 tests/loop
+	$(BIN)/pytest -n 2 --dist loadgroup -m slow --durations=10 --ignore=tests/loop tests
 
 soak: install-dev  ## the full counts; writes benchmarks/results
 	$(BIN)/python benchmarks/soak.py
