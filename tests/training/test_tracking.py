@@ -38,6 +38,7 @@ pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
 )
 
+PLACE: dict[str, str] = {}  # where `settings` say that MLflow is: the files go beside its database
 DAY_US = 86_400_000_000
 START_US = 1_600 * DAY_US * 10 + 82_800_000_000  # 23:00, so that versions cross midnight
 SETTINGS = """
@@ -65,7 +66,8 @@ price = { kind = "number" }
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    PLACE["uri"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    return PLACE["uri"]
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def client(uri: str) -> Any:
 
 
 def settings(name: str, **track: Any) -> Any:
-    track = {"models_every_s": 0.0} | track
+    track = {"models_every_s": 0.0, "uri": PLACE.get("uri", "http://127.0.0.1")} | track
     return parse(SETTINGS).replace("loop", name=name).replace("track", experiment=name, **track)
 
 
