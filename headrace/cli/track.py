@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +17,10 @@ from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from headrace.config import Settings
+
+
+NICE: Final = 10
+"""Predictions and training come first: writing a model takes seconds of CPU."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +61,7 @@ def track(
             else:
                 terminal.show(f"{logged} versions logged to {settings.track.uri}")
             return terminal.Code.OK
+        os.nice(NICE)
         with (
             resident.until_stopped(f"headrace track -c {config}") as stop,
             observed(loop.store, settings, "tracker"),

@@ -52,6 +52,9 @@ hour = { kind = "time", part = "hour", time_zone = "UTC" }
 [pipeline]
 disorder_s = 1
 idle_s = 1
+
+[train]
+snapshot_every = 1
 """
 
 RUN = """

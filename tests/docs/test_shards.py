@@ -25,7 +25,7 @@ QUERIES = [query for query in SQL if query]
 T0 = 1_700_000_000
 WAIT_S = 5
 SETTINGS = f"""[loop]
-name = "feed"
+name = "items"
 root = "loop"
 [streams.impression]
 source = "shown.jsonl"
@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
         with Path("shown.jsonl").open("a") as file:
             file.writelines(lines[100:])
         assert run(["pipeline", "run", "--once", "--drain"]) == 0
-    loop = open_loop(open_store(str(folder / "loop")), "feed", create=False)
+    loop = open_loop(open_store(str(folder / "loop")), "items", create=False)
     start = write_start(loop, config.load(folder / "headrace.toml"))
     head = loop.shard_log().head()
     learned = {"base": 0, "trained": [[0, head.seq + 1]], "cursor": head.cursor().to_json()}

@@ -22,7 +22,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+import duckdb
 import yaml
 from pages import PRINTED, SHELLS, Block, Command, commands, name
 
@@ -53,6 +53,7 @@ STAYS: Final[dict[str, str | tuple[str, ...]]] = {  # ends only when told to: wh
     r"headrace train\b.*--watch": ("trainer",),
     r"headrace track\b(?!.*--once)": ("tracker",),
     r"headrace status\b.*--watch": r"\S",
+    r"headrace ui\b": r"http://\S+/#/experiments",
     r"mlflow (ui|server)\b": r"Application startup complete|Listening at",
     r"prometheus\b": r"Server is ready",
 }
@@ -202,7 +203,7 @@ class Reader:
             raise Wrong(block.page, block.line, f"nobody knows how to try a block of '{block.language}'")
         try:
             self._kinds[block.language](block)
-        except (ValueError, SettingsError, sqlite3.Error, yaml.YAMLError, configparser.Error) as error:
+        except (ValueError, SettingsError, duckdb.Error, yaml.YAMLError, configparser.Error) as error:
             hint = f"\nfix: {error.hint}" if isinstance(error, SettingsError) else ""
             raise Wrong(block.page, block.line, f"{type(error).__name__}: {error}{hint}", block.text) from error
 
@@ -392,15 +393,8 @@ def _value(value: Any) -> str:
 
 
 def _sql(block: Block) -> None:
-    """A syntax error, or nothing: SQLite knows no tables here."""
-    base = sqlite3.connect(":memory:")
-    for statement in filter(str.strip, block.text.split(";")):
-        try:
-            base.execute(f"EXPLAIN {statement}")
-        except sqlite3.OperationalError as error:
-            if not str(error).startswith("no such"):
-                raise
-    base.close()
+    """A syntax error, or nothing: tables are not looked up."""
+    duckdb.extract_statements(block.text)
 
 
 def _environment(folder: Path) -> dict[str, str]:
