@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from paramserver.client import Client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SETTINGS = """
 [loop]
@@ -128,8 +129,9 @@ def served(folder: Path, version: int, features: dict[str, list[Any]]) -> Iterat
     command = [sys.executable, "-m", "headrace.cli", "serve", "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        address = next(line for line in server.stderr if line.startswith("serving")).split(" on ")[1].split(";")[0]
-        next(line for line in server.stderr if line.startswith(f"version {version}:"))
+        listening = next(line for line in server.stderr if "server.listening" in line)
+        address = re.search(r"address=([\d.]+:\d+)", listening)[1]
+        next(line for line in server.stderr if f"server.swapped version={version} " in line)
         with Client(address) as client:
             answer = client.predict(features)
         server.terminate()
