@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from headrace.column import plain
 from headrace.delta import read_delta
 from headrace.encode import requested
 from headrace.errors import InvalidRequest, NewerFormat
@@ -91,7 +92,7 @@ class Version:
 def _column(feature: Feature, model_input: Any) -> pa.Array:
     """Raw values [n] of a feature."""
     try:
-        return pa.array(model_input[feature.name], from_pandas=True)
+        return plain(pa.array(model_input[feature.name], from_pandas=True))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as wrong:
         raise InvalidRequest(
             f"the values of feature '{feature.name}' are not of one type: {wrong}",

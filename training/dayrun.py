@@ -196,10 +196,9 @@ class Days:
 
     def _erase_old(self, day: str) -> None:
         first = datetime.fromisoformat(day) - timedelta(days=self._settings.track.keep_days)
-        kept = {one.run_id for one in self._client.search_model_versions(f"name = '{self._name}'")}
         start_ms = int(first.replace(tzinfo=UTC).timestamp() * 1_000)
         for old in self._search(f" and attributes.start_time < {start_ms}", _MOST_RUNS):
-            if old.info.run_id not in kept:
+            if not self._client.search_model_versions(f"run_id = '{old.info.run_id}'"):
                 _erase_run(self._client, old)
 
     def _read(self, run: Run, name: str) -> dict[str, Any]:
@@ -208,7 +207,10 @@ class Days:
             return {}
         with TemporaryDirectory(prefix="headrace-") as folder:
             path = self._client.download_artifacts(run.id, name, folder)
-            found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            try:
+                found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            except ValueError:  # a store that writes in place was cut off
+                return {}
             return found
 
 

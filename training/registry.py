@@ -5,14 +5,19 @@ than the newest of them. The order for one, in the run of the day on which it is
 
     1. write the model (training/mlmodel.py) to a temporary folder      a death leaves what the system clears away
     2. upload it as `models/<version>` of the run                       a death leaves files: uploaded again, the same
-    3. log the data that it learned from as a dataset of the run        a death logs it again, which MLflow folds
+    3. log the data that it learned from as a dataset of the run, once  a death logs it again, which MLflow folds
+       an hour
     4. create the model version, whose source those files are, with     a death before it: all of this again; after it:
        the tag `headrace.version`                                       found by the tag
-    5. move the aliases champion and previous                           a death leaves them old: moved again
-    6. retire all but the newest `[track] models`, and those with an    a death leaves a model version without files:
-       alias: the files, then the model version                         retired again, with the next snapshot
+    5. move the aliases champion and previous; take them away where     a death leaves them old: moved again
+       what is served has no model version
+    6. retire all but the newest `[track] models`, those with an        a death leaves a model version without files:
+       alias, and those that another registered model refers to: the    retired again, with the next snapshot
+       files, then the model version
 
-The digest of a dataset is the hash of the newest shard record that was learned, which vouches for all before it.
+The digest of a dataset is the hash of the newest shard record that was learned, which vouches for all before it. A loop
+is known by its name and by when its root was made (`headrace.root`). The registered model of a name belongs to the loop
+whose root was made last; one that no loop of that name made is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace import lines
 from headrace.clock import SECOND_US, iso
-from headrace.errors import NotFound
+from headrace.errors import NotFound, TrainingError
 from headrace.version import VersionRecord
 from training.mlmodel import save
 
@@ -41,10 +46,13 @@ if TYPE_CHECKING:
     from headrace.store import Store
     from headrace.version import Kept
 
-__all__ = ["CREATED", "VERSION", "Registry"]
+__all__ = ["CREATED", "LOOP", "MODEL", "ROOT", "VERSION", "Registry"]
 
+LOOP, MODEL, ROOT = "headrace.loop", "headrace.model", "headrace.root"
 VERSION: Final = "headrace.version"
 CREATED: Final = "headrace.created_at_us"
+ALIASES: Final = ("champion", "previous")
+DATASETS_EVERY_US: Final = 3_600 * SECOND_US
 _DIGEST_LENGTH: Final = 32  # MLflow takes 36
 
 
@@ -82,12 +90,13 @@ class Registry:
         self._before: dict[int, int | None] = {}  # the version whose table each version starts from
         self._newest = max(self.registered(), key=lambda one: one.of, default=None)
         self._settled = False  # whether steps 5 and 6 were done since this one began
+        self._told_us: int | None = None  # of the newest dataset
 
     def registered(self) -> list[Registered]:
         """All model versions of this loop, oldest first."""
         found = self._client.search_model_versions(f"name = '{self._name}'")
         aliases = self._client.get_registered_model(self._name).aliases if found else {}  # a search does not tell them
-        mine = (_registered(one, aliases) for one in found if VERSION in one.tags)
+        mine = (_registered(one, aliases) for one in found if VERSION in one.tags and self._is_ours(one.tags))
         return sorted(mine, key=lambda one: one.of)
 
     def follow(self, run_id: str, records: Sequence[VersionRecord]) -> bool:
@@ -108,6 +117,7 @@ class Registry:
         record = self._read(snapshot.of)
         if record is None or not self._due(record):
             return False
+        self._own()
         path = f"models/{snapshot.of}"
         with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
             try:
@@ -116,7 +126,9 @@ class Registry:
                 lines.TRACK_SNAPSHOT_GONE(version=snapshot.of)
                 return False
             self._client.log_artifacts(run_id, str(model), path)
-        self._client.log_inputs(run_id, [self._dataset(record)])
+        if self._told_us is None or record.created_at_us - self._told_us >= DATASETS_EVERY_US:
+            self._client.log_inputs(run_id, [self._dataset(record)])
+            self._told_us = record.created_at_us
         self._create(run_id, record, snapshot, path)
         return True
 
@@ -126,13 +138,6 @@ class Registry:
         return newest is None or record.created_at_us - newest.created_at_us >= every_us
 
     def _create(self, run_id: str, record: VersionRecord, snapshot: Kept, path: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(self._name, tags=self._tags)
-        except MlflowException as exists:
-            if exists.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         own = {VERSION: str(record.version), CREATED: str(record.created_at_us), "headrace.sha256": snapshot.sha256}
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{path}"
         reach = "nothing learned yet" if record.watermark_us is None else f"events up to {iso(record.watermark_us)}"
@@ -145,6 +150,31 @@ class Registry:
         )
         self._newest = Registered(record.version, record.created_at_us, str(made.version), source, run_id, ())
         lines.TRACK_REGISTERED(version=record.version, model=f"{self._name}/{made.version}")
+
+    def _own(self) -> None:
+        """Makes the registered model, or takes it over from an earlier loop of this name. TrainingError: not ours."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self._name, tags=self._tags)
+        except MlflowException as exists:
+            if exists.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        tags = self._client.get_registered_model(self._name).tags
+        if self._is_ours(tags):
+            return
+        same = all(tags.get(key) == self._tags.get(key) for key in (LOOP, MODEL))
+        if not same or int(tags.get(ROOT, 0)) > int(self._tags.get(ROOT, 0)):
+            owner = "a later loop of this name, with another root" if same else "somebody else"
+            raise TrainingError(
+                f"the registered model {self._name!r} in MLflow belongs to {owner}",
+                hint="give this loop a name of its own: [loop] name; figures are logged nevertheless",
+                model=self._name,
+            )
+        self._client.set_registered_model_tag(self._name, ROOT, self._tags[ROOT])
+
+    def _is_ours(self, tags: Mapping[str, str]) -> bool:
+        return all(tags.get(key) == value for key, value in self._tags.items())
 
     def _dataset(self, record: VersionRecord) -> DatasetInput:
         """What version `record` learned from: the shard log up to its cursor."""
@@ -171,9 +201,13 @@ class Registry:
     def _move_aliases(self, head: VersionRecord) -> None:
         """`champion`: the newest model version on the way to what is served; `previous`: the one before it."""
         known = {one.of: one for one in self.registered()}
-        for alias, of in zip(("champion", "previous"), self._path(head.served, known), strict=False):
+        wanted = dict(zip(ALIASES, self._path(head.served, known), strict=False))
+        for alias, of in wanted.items():
             if alias not in known[of].aliases:
                 self._client.set_registered_model_alias(self._name, alias, known[of].number)
+        for alias in ALIASES[len(wanted) :]:
+            if any(alias in one.aliases for one in known.values()):  # it would name what is not served
+                self._client.delete_registered_model_alias(self._name, alias)
         self._before = {version: before for version, before in self._before.items() if version >= min(known, default=0)}
 
     def _path(self, version: int, known: Mapping[int, Any]) -> Iterator[int]:
@@ -189,10 +223,19 @@ class Registry:
             at = self._before[at]
 
     def _retire(self) -> None:
-        for old in self.registered()[: -self._settings.models]:
-            if not old.aliases:
-                erase(self._client, old.source)
+        known = self.registered()
+        kept = {one.source for one in known[-self._settings.models :]}
+        for old in known[: -self._settings.models]:
+            if not old.aliases and not self._wanted_elsewhere(old):
+                if old.source not in kept:
+                    erase(self._client, old.source)
                 self._client.delete_model_version(self._name, old.number)
+
+    def _wanted_elsewhere(self, old: Registered) -> bool:
+        """Whether a registered model of another name refers to this one, or to its files: somebody promoted it."""
+        names = (old.source, f"models:/{self._name}/{old.number}")
+        found = self._client.search_model_versions(f"run_id = '{old.run_id}'")
+        return any(one.name != self._name and one.source.startswith(names) for one in found)
 
     def _read(self, version: int) -> VersionRecord | None:
         try:

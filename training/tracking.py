@@ -7,10 +7,11 @@ One run per UTC day of a loop and model (training/dayrun.py); a step is a versio
 The order for the versions of one day that are new:
 
     1. find the day's run by its tags, or create it with the cursor so far   a death leaves a run without new steps
-    2. register the snapshots that are due, move the aliases                 see training/registry.py
-    3. add to the artefact `decisions.json` what was decided against them    a death leaves some: those are not repeated
-    4. log_batch: the metrics of all steps                                   a death leaves some: the same rows again
-    5. set the cursor tag                                                    a death before it: all of this again
+    2. add to the artefact `decisions.json` what was decided against them    a death leaves some: those are not repeated
+    3. log_batch: the metrics of all steps                                   a death leaves some: the same rows again
+    4. set the cursor tag                                                    a death before it: all of this again
+    5. register the snapshot that is due, move the aliases                   the next process looks at the newest record
+                                                                             again: see training/registry.py
 
 The cursor `{seq, sha256}` is the tag `headrace.cursor` of the newest run, so MLflow itself remembers how far it is and
 any process may go on. Nothing waits for this follower: where MLflow refuses, hangs or is full, it tries again, 1 s to
@@ -29,15 +30,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from headrace import lines, metrics
+from headrace.address import hidden, shown
 from headrace.clock import SECOND_US
-from headrace.errors import HeadraceError, LogRewritten, MissingLibrary
+from headrace.errors import HeadraceError, LogRewritten, MissingLibrary, TrainingError
 from headrace.log import Entry, Follower
 from headrace.status import Pulse
 from headrace.version import VersionRecord
 from training.dayrun import Days, day_of, experiment_of
-from training.registry import Registry
+from training.registry import LOOP, MODEL, ROOT, Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,14 +55,13 @@ GRACE_S = 2.0  # for a call that is under way when it is stopped; one that is cu
 BATCH_METRICS = 1_000
 """MLflow's limit for one log_batch."""
 
-LOOP, MODEL = "headrace.loop", "headrace.model"
 SQLITE = "sqlite:///"
 
 
 def open_client(uri: str) -> MlflowClient:
     """A client for `uri`, with telemetry off. Creates the tables of a new database (seconds, once). MissingLibrary."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # else 120 s, eight times; `run` tries again by itself
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # of an upload, too; `run` tries again by itself
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     from mlflow import MlflowClient
 
@@ -120,13 +122,14 @@ class Tracker:
         self._log = loop.version_log(model)
         self._settings, self._example = settings, example
         self._name = settings.loop.name if model == "default" else f"{settings.loop.name}-{model}"
-        self._tags = {LOOP: settings.loop.name, MODEL: model}
+        self._tags = {LOOP: settings.loop.name, MODEL: model, ROOT: str(loop.created_us)}
         self._follower: Follower | None = None
         self._logged: int | None = None
 
     def step(self) -> int:
         """Logs every version that is new; how many. After an exception nothing is forgotten: call again."""
-        if self._follower is None:
+        opened = self._follower is None
+        if opened:
             self._open()
         assert self._follower is not None
         try:
@@ -134,6 +137,7 @@ class Tracker:
             records = [(entry, VersionRecord.from_entry(entry)) for entry in entries]
             for _, group in groupby(records, key=lambda pair: day_of(pair[1])):
                 self._log_day(list(group))
+            self._register([record for _, record in records], opened=opened)
         except BaseException:
             self._follower = None  # the cursor in MLflow says where to go on
             raise
@@ -141,6 +145,20 @@ class Tracker:
             metrics.TRACKED_VERSION.set(entries[-1].seq)
             lines.TRACK_LOGGED(version=entries[-1].seq, versions=len(entries))
         return len(entries)
+
+    def once(self) -> int:
+        """`step`, and done. TrainingError where MLflow refuses."""
+        try:
+            logged = self.step()
+            self.close()
+        except HeadraceError:
+            raise
+        except Exception as refused:
+            raise TrainingError(
+                f"MLflow at {shown(self._settings.track.uri)} refuses: {self._told(refused)}",
+                hint="is it running, and is [track] uri right? What was logged stays; run it again",
+            ) from refused
+        return logged
 
     def close(self) -> None:
         """Says in MLflow that this tracker is done for now."""
@@ -177,8 +195,10 @@ class Tracker:
                 raise
             missed = max(0, first.seq - before.seq - 1)
             self.missed += missed
-            gone = f"version {before.seq} is gone, as are all before version {first.seq}, with which the log begins now"
-            lines.TRACK_MISSED(gone, versions=missed)
+            why = f"version {before.seq} is gone, as are all before version {first.seq}, with which the log begins now"
+            if first.seq <= before.seq:
+                why = f"version {before.seq} is another one than was logged: a restored root; all is logged again"
+            lines.TRACK_MISSED(why, versions=missed)
             self._follower = Follower(self._log)
             return self._follower.poll()
 
@@ -202,38 +222,46 @@ class Tracker:
             raise failed[0]
 
     def _follow(self, stop: Callable[[], bool], poll_s: float) -> None:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        wait_s, refusals = poll_s, (MlflowException, SQLAlchemyError, OSError, HeadraceError)
+        wait_s = poll_s
         while not stop():
             try:
                 self.step()
                 wait_s, self.problem = poll_s, ""
-            except refusals as refused:
+            except Exception as refused:  # noqa: BLE001  MLflow's, its database's, its object store's: all are waited out
                 wait_s = min(2 * wait_s, 60.0)
-                self.problem = str(refused).splitlines()[0]
+                self.problem = self._told(refused)
                 lines.TRACK_REFUSED(self.problem, wait_s=wait_s)
             _sleep(wait_s, stop)
-        with contextlib.suppress(*refusals):
+        with contextlib.suppress(Exception):
             self.close()
+
+    def _told(self, refused: Exception) -> str:
+        """The first line of an error, without the password of the address."""
+        said = hidden(str(refused), self._settings.track.uri).splitlines()
+        return said[0] if said else type(refused).__name__
 
     def _info(self) -> dict[str, Any]:
         return {"version": self._logged, "problem": self.problem, "missed": self.missed}
 
     def _log_day(self, records: Sequence[tuple[Entry, VersionRecord]]) -> None:
-        """Steps 1 to 5, for versions of one day."""
+        """Steps 1 to 4, for versions of one day."""
         made = [record for _, record in records]
         run = self._days.open(made[0])
-        registered = self._registry.follow(run.id, made)
         self._days.decide(made)
         for some in _batches(made):
             self._client.log_batch(run.id, metrics=some)
-        if registered:
-            self._days.draw_when_due(made[-1].created_at_us)
+        self._days.draw_when_due(made[-1].created_at_us)
         newest = records[-1][0].cursor()
         self._days.advance(newest)
         self._logged = newest.seq
+
+    def _register(self, made: Sequence[VersionRecord], *, opened: bool) -> None:
+        """Step 5; after a start also for the newest version, whose snapshot a dead tracker may have left."""
+        if opened and not made:
+            head = self._log.head()
+            made = [] if head is None else [VersionRecord.from_entry(head)]
+        if made and self._days.current is not None:
+            self._registry.follow(self._days.current.id, made)
 
 
 def _batches(records: Sequence[VersionRecord]) -> Iterator[list[Metric]]:
@@ -255,7 +283,7 @@ def _artifacts_of(uri: str, name: str) -> str | None:
     """Where the files of an experiment go: beside its sqlite file; a server decides for itself."""
     if not uri.startswith(SQLITE):
         return None
-    return (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / name).as_uri()
+    return (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / quote(name, safe="")).as_uri()
 
 
 def _sleep(seconds: float, stop: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import clock
+from headrace.address import shown
 from headrace.cli import options, terminal
 from headrace.errors import HeadraceError
 
@@ -266,7 +267,7 @@ def _port(host: str, port: int, servers: list[Heartbeat]) -> Check:
 
 def _mlflow(uri: str) -> Check:
     if not uri.startswith("sqlite:///"):
-        return Check("mlflow", True, f"{uri}: reached when `headrace track` starts")
+        return Check("mlflow", True, f"{shown(uri)}: reached when `headrace track` starts")
     folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
     ok = folder.is_dir() and os.access(folder, os.W_OK)
     fix = "" if ok else f"make {folder} a folder that can be written, or change `uri` in [track]"

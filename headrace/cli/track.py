@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from headrace import lines
+from headrace import lines, status
+from headrace.address import shown
 from headrace.cli import options, resident, terminal
 from headrace.cli.journal import journal
 from headrace.cli.observe import observed
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.config import Settings
 
 
+ROLE: Final = "tracker"
 NICE: Final = 10
 """Predictions and training come first: writing a model takes seconds of CPU."""
 
@@ -47,6 +49,7 @@ def track(
     """
     settings = options.load(config)
     loop = options.open_loop(settings)
+    resident.alone(loop, ROLE, "it logs what is new, too; `headrace status` shows how far it is")
     with native_output("track"), nullcontext() if once else journal(settings, "tracker"):
         from training.tracking import Tracker, open_client
 
@@ -54,19 +57,19 @@ def track(
             loop, settings, connect=lambda: open_client(settings.track.uri), example=lambda: _example(settings)
         )
         if once:
-            logged = tracker.step()
-            tracker.close()
+            with status.Pulse(loop.store, ROLE, dict):
+                logged = tracker.once()
             if as_json:
-                terminal.show_json({"logged": logged, "uri": settings.track.uri})
+                terminal.show_json({"logged": logged, "uri": shown(settings.track.uri)})
             else:
-                terminal.show(f"{logged} versions logged to {settings.track.uri}")
+                terminal.show(f"{logged} versions logged to {shown(settings.track.uri)}")
             return terminal.Code.OK
         os.nice(NICE)
         with (
             resident.until_stopped(f"headrace track -c {config}") as stop,
             observed(loop.store, settings, "tracker"),
         ):
-            lines.TRACK_READY(root=settings.loop.root, uri=settings.track.uri)
+            lines.TRACK_READY(root=settings.loop.root, uri=shown(settings.track.uri))
             tracker.run(stop=stop)
     return terminal.Code.OK
 

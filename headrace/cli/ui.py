@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from headrace.address import shown
 from headrace.cli import options, resident, terminal
 from headrace.errors import NotFound, PortInUse, TrainingError
 
@@ -52,7 +53,7 @@ def ui(
     settings = options.load(config)
     uri, experiment = settings.track.uri, settings.track.experiment or settings.loop.name
     if uri.startswith(("http://", "https://")):
-        _say(page(uri.rstrip("/"), experiment), as_json=as_json)
+        _say(shown(page(uri.rstrip("/"), experiment)), as_json=as_json)
         return terminal.Code.OK
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise NotFound(

@@ -12,13 +12,14 @@ import pytest
 from handmade import SPECS, Publisher
 
 from headrace.config.sections import TrackSettings
+from headrace.errors import TrainingError
 from headrace.ids import id_of
 from headrace.store import open_store
 from headrace.version import VersionRecord
 
 pytest.importorskip("mlflow")
 
-from training.registry import VERSION, Registry
+from training.registry import LOOP, MODEL, ROOT, VERSION, Registry
 from training.tracking import open_client
 
 pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
@@ -46,11 +47,11 @@ class Loop:
             client.create_experiment(self.name, artifact_location=folder.as_uri())
         ).info.run_id
 
-    def registry(self, example: Any = None) -> Registry:
+    def registry(self, example: Any = None, root: int = 100) -> Registry:
         return Registry(
             self.client,
             self.name,
-            tags={"headrace.loop": self.name},
+            tags={LOOP: self.name, MODEL: "default", ROOT: str(root)},
             store=self.publisher.store,
             log=self.publisher.log,
             settings=TrackSettings(**self.track),
@@ -191,3 +192,62 @@ def test_a_snapshot_that_is_not_kept_any_more_is_passed_over(loop: Loop, caplog:
     assert registry.follow(loop.run_id, [first, second])
     assert loop.registered() == [3]
     assert "track.snapshot_gone version=1" in caplog.text
+
+
+@pytest.mark.usefixtures("light")
+def test_what_was_promoted_to_another_name_is_kept(client: Any, tmp_path: Path) -> None:
+    loop = Loop(client, tmp_path, models=1)
+    registry = loop.registry()
+    registry.follow(loop.run_id, loop.publish(1))
+    first = registry.registered()[0]
+    client.copy_model_version(f"models:/{loop.name}/{first.number}", f"{loop.name}-prod")
+    registry.follow(loop.run_id, loop.publish(4))
+    assert loop.registered() == [1, 7, 9]  # 7 is `previous`
+    assert (next(tmp_path.glob("*/artifacts")) / "models" / "1").exists()
+
+
+@pytest.mark.usefixtures("light")
+def test_files_that_a_kept_model_version_has_too_stay(client: Any, tmp_path: Path) -> None:
+    loop = Loop(client, tmp_path, models=1)
+    one, other = loop.registry(), loop.registry()  # two trackers at once, each of which knows nothing of the other
+    records = loop.publish(1)
+    assert one.follow(loop.run_id, records)
+    assert other.follow(loop.run_id, records)
+    loop.registry().follow(loop.run_id, records)
+    (path,) = (next(tmp_path.glob("*/artifacts")) / "models").iterdir()
+    assert (path / "MLmodel").exists()
+
+
+@pytest.mark.usefixtures("light")
+def test_what_is_served_but_has_no_model_version_takes_the_alias_away(client: Any, tmp_path: Path) -> None:
+    from mlflow.exceptions import MlflowException
+
+    loop = Loop(client, tmp_path, models=2)
+    registry = loop.registry()
+    registry.follow(loop.run_id, loop.publish(5))
+    assert loop.champion() == "9"
+    registry.follow(loop.run_id, [VersionRecord.from_entry(loop.publisher.rollback(1))])
+    with pytest.raises(MlflowException, match="champion"):
+        loop.champion()
+
+
+@pytest.mark.usefixtures("light")
+def test_a_registered_model_of_somebody_else_is_not_touched(loop: Loop, client: Any) -> None:
+    client.create_registered_model(loop.name)
+    client.create_model_version(loop.name, "s3://theirs/model", loop.run_id)
+    client.set_registered_model_alias(loop.name, "champion", "1")
+    with pytest.raises(TrainingError, match="belongs to somebody else"):
+        loop.registry().follow(loop.run_id, loop.publish(1))
+    assert client.get_model_version_by_alias(loop.name, "champion").source == "s3://theirs/model"
+
+
+@pytest.mark.usefixtures("light")
+def test_a_new_root_takes_the_name_over_and_the_old_one_is_refused(client: Any, tmp_path: Path) -> None:
+    old, new = Loop(client, tmp_path), Loop(client, tmp_path)
+    new.name = old.name
+    old.registry().follow(old.run_id, old.publish(4))
+    new.registry(root=200).follow(old.run_id, new.publish(1))
+    found = client.get_model_version_by_alias(old.name, "champion")
+    assert (found.tags[ROOT], found.tags[VERSION]) == ("200", "1")
+    with pytest.raises(TrainingError, match="a later loop of this name"):
+        old.registry().follow(old.run_id, old.publish(1))

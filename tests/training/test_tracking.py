@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from headrace import status
 from headrace.config import parse
 from headrace.delta import Delta, write_delta
-from headrace.errors import MissingLibrary
+from headrace.errors import MissingLibrary, TrainingError
 from headrace.loop import Loop, open_loop
 from headrace.record import sha256_of
 from headrace.store import open_store
@@ -242,9 +242,8 @@ def test_killed_between_any_two_steps_each_version_is_there_once(client: Any, st
     for lives in killed:
         name = f"killed{step}-{lives}"
         assert history(client, name, "log_loss") == expected(7), lives
-        assert model_versions(client, name) == ["2", "5"], lives
+        assert model_versions(client, name) in (["2", "5"], ["5"]), lives  # the newest snapshot, and no other twice
         assert client.get_model_version_by_alias(name, "champion").tags[VERSION] == "5"
-        assert client.get_model_version_by_alias(name, "previous").tags[VERSION] == "2"
 
 
 @pytest.mark.usefixtures("light")
@@ -256,7 +255,7 @@ def test_twin_without_looking_up_model_versions_they_come_twice(client: Any, mon
         self._newest = None
 
     monkeypatch.setattr(Registry, "__init__", forgetful)
-    assert any(model_versions(client, f"twin{lives}") != ["2", "5"] for lives in deaths(client, "twin"))
+    assert any(model_versions(client, f"twin{lives}").count("5") > 1 for lives in deaths(client, "twin"))
 
 
 @pytest.mark.usefixtures("light")
@@ -421,3 +420,41 @@ def test_a_database_whose_driver_is_not_there_is_named_with_what_to_install() ->
     with pytest.raises(MissingLibrary, match=r"begins with mssql:") as error:
         open_client("mssql://somewhere/mlflow")
     assert "pip install 'headrace[postgres]'" in str(error.value.hint)
+
+
+def test_a_new_root_of_the_same_name_begins_anew(client: Any) -> None:
+    Tracker(loop_with("again", 5), settings("again"), connect=lambda: client).step()
+    other = open_loop(open_store("memory://again-2"), "again", now_us=lambda: 7)
+    append(other, range(3))
+    assert Tracker(other, settings("again"), connect=lambda: client).step() == 3
+    runs = client.search_runs([client.get_experiment_by_name("again").experiment_id])
+    assert len({run.data.tags["headrace.root"] for run in runs}) == 2
+
+
+@pytest.mark.usefixtures("light")
+def test_figures_and_cursor_do_not_wait_for_models(client: Any) -> None:
+    class NoFiles(Full):
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(name) if name == "log_artifacts" else getattr(self._client, name)
+
+    loop = loop_with("files", 7)
+    with pytest.raises(OperationalError):
+        Tracker(loop, settings("files"), connect=lambda: NoFiles(client)).step()
+    assert history(client, "files", "log_loss") == expected(7)
+    assert Tracker(loop, settings("files"), connect=lambda: client).step() == 0
+    assert model_versions(client, "files") == ["5"]  # of the newest record: without it the model would be lost
+
+
+def test_any_refusal_is_waited_out_and_shows_no_password(client: Any) -> None:
+    loop, tried = loop_with("odd", 1), threading.Event()
+
+    def refuse() -> Any:
+        tried.set()
+        raise RuntimeError("boto: SECRET is wrong for http://bob:SECRET@mlflow/")
+
+    tracker = Tracker(loop, settings("odd", uri="http://bob:SECRET@mlflow/"), connect=refuse)
+    tracker.run(stop=tried.is_set, poll_s=0.01)
+    wait_for(lambda: tracker.problem)
+    assert tracker.problem == "boto: *** is wrong for http://bob:***@mlflow/"
+    with pytest.raises(TrainingError, match=r"MLflow at http://bob:\*\*\*@mlflow/ refuses: boto"):
+        tracker.once()
