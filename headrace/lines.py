@@ -20,6 +20,7 @@ __all__ = [
     "LINEAGE_BEGUN",
     "LOOP_CHANGED",
     "PIPELINE_READY",
+    "PROCESS_DIED",
     "PROCESS_ENDED",
     "PROCESS_FAILED",
     "PROCESS_SAID",
@@ -120,6 +121,12 @@ PROCESS_FAILED: Final = Line(
     ERROR,
     ("code", "fix"),
     "It ends with an error of docs/troubleshooting.md; as text that is three lines without this name.",
+)
+PROCESS_DIED: Final = Line(
+    "process.died",
+    ERROR,
+    ("role", "exit_code", "again_s"),
+    "A child of `headrace up` ended by itself; its last words follow.",
 )
 PROCESS_STOPPING: Final = Line("process.stopping", INFO, (), "It was asked to stop, and ends after this step.")
 PROCESS_STOPPED: Final = Line("process.stopped", INFO, (), "The step is over; the message says how to go on.")

@@ -16,6 +16,10 @@ SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 
 def format_of(path: Path, given: str) -> Format:
     """The format that a target and --format ask for. ExportRefused where they do not go together."""
+    if path.suffix in (".h5", ".hdf5"):
+        raise ExportRefused(
+            f"{path.name}: HDF5 is not written any more by Keras 3", hint=f"--to {path.with_suffix('.keras')}"
+        )
     form: Format = "keras" if path.suffix == ".keras" else "saved-model"
     if given not in ("", "keras", "saved-model"):
         raise ExportRefused(f"{given!r} is no format", hint="--format keras, or saved-model")

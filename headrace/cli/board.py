@@ -128,7 +128,8 @@ def _shards(state: Mapping[str, Any]) -> list[Row]:
     shards = state["shards"]
     if shards is None:
         return [("shards", "none yet: `headrace pipeline run` reads the sources")]
-    behind = f"; {state['untrained']:,} not trained yet" if state["untrained"] else ""
+    rows = state["waiting_rows"]
+    behind = f"; {rows:,} rows not trained yet" if rows else ""
     return [("shards", f"record {shards['head']}, events up to {_time(shards['watermark_us'])}{behind}")]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
 
-__all__ = ["RESERVED", "close", "is_open", "journal"]
+__all__ = ["RESERVED", "close", "early", "is_open", "journal"]
 
 RESERVED = ("at", "level", "line", "message", "traceback")
 """Keys of a JSON line that no field may have."""
@@ -54,6 +54,15 @@ def journal(settings: Settings, role: str, message: str = "") -> Iterator[None]:
         raise
     lines.PROCESS_ENDED(role=role, lived_s=round(time.monotonic() - began, 1))
     close()
+
+
+def early(role: str, *, as_json: bool) -> None:
+    """Where lines are JSON: what is said before a process has begun, such as why it cannot, are lines, too."""
+    if as_json and not is_open():
+        lines.LOGGER.addHandler(_Stderr(role, as_json=True))
+        lines.LOGGER.setLevel(logging.INFO)
+        lines.LOGGER.propagate = False
+        terminal.as_lines(True)
 
 
 def is_open() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,16 @@ def load(path: Path) -> Settings:
             path=path,
         )
     return config.load(path)
+
+
+def load_for(role: str, path: Path) -> Settings:
+    """The settings of a process that stays. Where its lines are JSON, errors from here on are, too."""
+    from headrace.cli import journal
+
+    journal.early(role, as_json=os.environ.get("HEADRACE__OBSERVE__LOG") == "json")
+    settings = load(path)
+    journal.early(role, as_json=settings.observe.log == "json")
+    return settings
 
 
 def open_loop(settings: Settings, *, create: bool = False) -> Loop:

@@ -45,7 +45,7 @@ def run(
 ) -> int:
     """Read the sources, join labels, write windowed shards."""
     flags = _flags(beam)
-    settings = options.load(config)
+    settings = options.load_for("pipeline", config)
     loop = options.open_loop(settings, create=True)
     _require_sources(loop, settings)
     if once or drain:

@@ -6,6 +6,7 @@ import base64
 import json
 import shlex
 import struct
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import SourceVanished
@@ -69,5 +70,7 @@ echo {framed} | base64 -d | curl -s --http2-prior-knowledge \\
 
 
 def _plain(value: Any) -> Any:
-    """A time as the text that a request takes."""
+    """A time as the text that a request takes, a decimal as a number."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if hasattr(value, "isoformat") else value

@@ -34,7 +34,7 @@ def serve(
 
     Always from the newest version, which is swapped in without a pause. Loopback only.
     """
-    settings = options.load(config)
+    settings = options.load_for("server", config)
     loop = options.open_loop(settings, create=True)
     again = f"headrace serve -c {config}"
     with native_output("serve"), journal(settings, "server"), resident.until_stopped(again) as stop:

@@ -47,7 +47,7 @@ def track(
     One run a day, versions as steps, snapshots as model versions with the aliases champion and previous, which
     `mlflow.pyfunc.load_model("models:/<loop>@champion")` loads without TensorFlow.
     """
-    settings = options.load(config)
+    settings = options.load(config) if once else options.load_for(ROLE, config)
     loop = options.open_loop(settings)
     resident.alone(loop, ROLE, "it logs what is new, too; `headrace status` shows how far it is")
     with native_output("track"), nullcontext() if once else journal(settings, "tracker"):

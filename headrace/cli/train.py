@@ -52,7 +52,7 @@ def train(
     """
     if once and watch:
         raise typer.BadParameter("--once and --watch exclude each other")
-    settings = options.load(config)
+    settings = options.load_for("trainer", config) if watch else options.load(config)
     loop = options.open_loop(settings, create=True)
     if watch:
         return _watch(loop, settings, f"headrace train --watch -c {config}")

@@ -17,7 +17,7 @@ import typer
 
 from headrace import clock, lines, status
 from headrace.cli import board, options, resident, sources, terminal
-from headrace.cli.journal import journal
+from headrace.cli.journal import is_open, journal
 from headrace.cli.observe import observed
 from headrace.cli.status import watched
 from headrace.cli.supervise import Child, stop_all
@@ -60,7 +60,7 @@ def up(
 
     A process that dies is started again. Ctrl-C stops all; the next `headrace up` goes on.
     """
-    settings = options.load(config)
+    settings = options.load_for(ROLE, config)
     loop = options.open_loop(settings, create=True)
     if loop.shard_log().head() is None:
         sources.require(settings)
@@ -115,7 +115,12 @@ class Stage:
         for role, child in self.children.items():
             if child.fate.state == "waiting" and (role != "tracker" or self._learned_is_served()):
                 child.start(now_s)
+            before = child.fate
             child.watch(now_s)
+            if child.fate.state in ("pausing", "failed") and child.fate.state != before.state and is_open():
+                again_s = round(child.fate.resume_s - now_s, 1) if child.fate.state == "pausing" else None
+                words = " | ".join(child.last_words())
+                lines.PROCESS_DIED(words, role=role, exit_code=child.fate.exit_code, again_s=again_s)
 
     def state(self) -> dict[str, Any]:
         """All that the table and `--json` show."""

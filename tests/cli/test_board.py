@@ -14,6 +14,7 @@ STATE = {
         "evaluation": {"live": {"log_loss": 0.25}, "frozen": {"log_loss": 0.5}},
     },
     "untrained": 2,
+    "waiting_rows": 1_500,
     "freshness_s": 2.0,
     "reason": "the trainer died",
     "processes": [
@@ -41,7 +42,7 @@ def test_the_table_says_what_a_user_asks() -> None:
     text = "\n".join(f"{name} {line}" for name, line in board.rows_of(STATE))
     for expected in (
         "click/files read 5  joined 5",
-        "2 not trained yet",
+        "1,500 rows not trained yet",
         "live 0.2500, frozen 0.5000",
         "version 2 of 3 on 127.0.0.1:1, 1.5 s behind now",
         "why the trainer died",

@@ -17,7 +17,7 @@ from headrace.cli import terminal
 from headrace.cli.app import run
 from headrace.cli.journal import RESERVED, journal
 from headrace.config.sections import ObserveSettings
-from headrace.errors import DamagedFile, StoreFull
+from headrace.errors import Busy, DamagedFile, StoreFull
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -184,3 +184,31 @@ def test_after_it_lines_go_where_they_went_before(caplog):
     with caplog.at_level(logging.INFO, "headrace"):
         lines.TRACK_LOGGED(version=1, versions=1)
     assert "track.logged version=1 versions=1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["up"], "source.vanished"), (["pipeline", "run"], "source.vanished"), (["serve"], "log.busy")]
+)
+def test_where_lines_are_json_errors_at_the_start_are_lines_too(tmp_path, capsys, monkeypatch, words, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headrace.toml").write_text(SETTINGS + '[observe]\nlog = "json"\n')
+    if code == "log.busy":
+        monkeypatch.setattr("headrace.cli.serve._write_version_0", busy)
+    assert run(words) == 1
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert said[-1]["line"] == "process.failed"
+    assert said[-1]["code"] == code
+
+
+def test_where_the_environment_says_json_missing_settings_are_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADRACE__OBSERVE__LOG", "json")
+    assert run(["up"]) == 2
+    (line,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (line["line"], line["role"], line["code"]) == ("process.failed", "up", "config.invalid")
+    assert run(["status"]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no settings file")
+
+
+def busy(*_):
+    raise Busy("another server runs")

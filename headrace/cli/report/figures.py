@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -87,7 +88,9 @@ def _png(found: Report, draw: Draw, count: int, size: tuple[float, float], dpi: 
 
 def _saved(plt: Any, figure: Any, dpi: int) -> bytes:
     sink = io.BytesIO()
-    figure.savefig(sink, dpi=dpi, format="png")
+    with warnings.catch_warnings():  # of the ticks of an axis that is a minute long
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(sink, dpi=dpi, format="png")
     plt.close(figure)
     return sink.getvalue()
 

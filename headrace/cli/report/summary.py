@@ -156,6 +156,8 @@ def calibration_words(found: Report) -> str:
     if found.scored is None:
         return f"no reliability curve: {found.unscored}"
     told = found.figures["calibration"]
+    if not told["positives"]:
+        return f"no calibration: no positive among the newest {told['n']:,} rows"
     return (
         f"calibration {told['live']['calibration']:.3f} live, {told['reference']['calibration']:.3f} "
         f"{reference_name(found)}, of the newest {told['n']:,} rows"
