@@ -126,8 +126,9 @@ def _too_many(setup: Setup, plan: Plan, stream: str, reports: Sequence[Report], 
     return TooManyInvalid(
         f"{invalid} of {total} events of stream '{stream}' were refused; most often ({count}) one {REASONS[reason]}",
         hint=f"{near}correct streams.{stream} in the settings or the source; nothing was committed. The limit is"
-        f" pipeline.quarantine_stop = {weighing.stop:g}; the refused events are in"
-        f" {next(report.quarantine['path'] for report in reports if report.quarantine)}",
+        f" pipeline.quarantine_stop = {weighing.stop:g}; the refused events, which `headrace quarantine` does not show"
+        f" before they are committed, are in {setup.store_url}/"
+        f"{next(report.quarantine['path'] for report in reports if report.quarantine)}",
         stream=stream,
         reasons=dict(reasons),
     )

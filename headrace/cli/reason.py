@@ -5,7 +5,7 @@ The first that holds, from the sources on; "" where nothing is in the way:
 1. a stage does not run, or says a problem of its own
 2. rows wait: the trainer loads, or no trigger is due, or its newest decision was to hold them, or windows are not
    closed yet
-3. no rows wait: one partition holds the watermark back, or nothing new came
+3. no rows wait: a tenth of what a partition had came too late, one holds the watermark back, or nothing new came
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headrace.config.sections import TrainSettings
 
 QUIET_S: Final = 10.0  # without a new shard record, or without a row, before it is worth a word
+
+LATE: Final = 0.1  # of the events of a partition
 
 RUN: Final = {"pipeline": "headrace pipeline run", "trainer": "headrace train --watch"}
 
@@ -72,6 +74,11 @@ def _windows(state: Mapping[str, Any], on: str) -> str:
 
 def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
     """The pipeline lives and no row waits: what it waits for."""
+    for name, counts in shards["events"].items():
+        late = counts.get("late", 0)
+        if late > LATE * counts["read"]:
+            passed = f"{late:,} of {counts['read']:,} events of {name} came after the watermark had passed them"
+            return f"{passed}: see disorder_s and lateness_s of [pipeline]"
     since_us = shards["committed_at_us"]
     if now_us - since_us >= QUIET_S * clock.SECOND_US:
         return f"shard log has nothing new since {clock.iso(since_us)}"

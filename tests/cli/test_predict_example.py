@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.json_format import Parse
 
 from headrace import config
+from headrace.cli import predict_example
 from headrace.cli.app import run
 from headrace.loop import open_loop
 from headrace.store import open_store
@@ -118,3 +120,7 @@ def test_neither_features_nor_example(server: Server, capsys: pytest.CaptureFixt
     server.stop()
     assert run(["predict"]) == 2
     assert "give every feature" in capsys.readouterr().err
+
+
+def test_a_decimal_of_the_source_is_a_number_of_the_request() -> None:
+    assert [predict_example._plain(Decimal(text)) for text in ("12.50", "3", "3.00")] == [12.5, 3, 3]

@@ -21,7 +21,7 @@ def process(role: str, **info: Any) -> dict[str, Any]:
 
 def state(**changed: Any) -> dict[str, Any]:
     learning = {
-        "shards": {"committed_at_us": NOW - S, "closed_us": NOW - 60 * S, "clocks": clocks(5, 6)},
+        "shards": {"committed_at_us": NOW - S, "closed_us": NOW - 60 * S, "clocks": clocks(5, 6), "events": {}},
         "versions": {"head": 7, "kind": "delta", "reasons": []},
         "waiting_rows": 0,
         "processes": [process("pipeline"), process("trainer"), process("server")],
@@ -41,10 +41,20 @@ def shards(**changed: Any) -> dict[str, Any]:
     return {**state()["shards"], **changed}
 
 
+def shards_with_late(late: int) -> dict[str, Any]:
+    return shards(events={"click/files": {"read": 5}, "impression/files": {"read": 100, "late": late}})
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
         ({}, ""),
+        ({"shards": shards_with_late(8)}, ""),
+        (
+            {"shards": shards_with_late(30)},
+            "30 of 100 events of impression/files came after the watermark had passed them: see disorder_s and "
+            "lateness_s of [pipeline]",
+        ),
         ({"waiting_rows": 5}, ""),
         ({"shards": None}, "no event was read yet"),
         ({"shards": None, "processes": []}, "no pipeline runs: `headrace up`, or `headrace pipeline run`"),
