@@ -52,8 +52,8 @@ def shards_with_late(late: int) -> dict[str, Any]:
         ({"shards": shards_with_late(8)}, ""),
         (
             {"shards": shards_with_late(30)},
-            "30 of 100 events of impression/files came after the watermark had passed them: see disorder_s and "
-            "lateness_s of [pipeline]",
+            ("30 of 100 events of impression/files came after the watermark had passed them: see disorder_s and "
+            "lateness_s of [pipeline]"),
         ),
         ({"waiting_rows": 5}, ""),
         ({"shards": None}, "no event was read yet"),
