@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from settings import settings_text
 
 from headrace import config
 from headrace.cli import answer
@@ -19,24 +20,7 @@ from training.start import write_start
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text()
 
 
 @pytest.fixture

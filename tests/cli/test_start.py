@@ -9,30 +9,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from settings import settings_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
 
 REPORT = """
 import sys
@@ -46,7 +27,7 @@ raise SystemExit(code)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    (tmp_path / "headrace.toml").write_text(settings_text(streams={"time_unit": "s"}))
     (tmp_path / "events.jsonl").write_text(json.dumps({"id": 1, "at": 1_700_000_000, "user": "u"}) + "\n")
     return tmp_path
 

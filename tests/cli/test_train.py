@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from settings import settings_text
 
 from headrace import clock, config, status
 from headrace.cli.app import run
@@ -25,24 +26,7 @@ if TYPE_CHECKING:
 
     from headrace.log import Entry
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
 
 from headrace.config import Settings, parse
 from headrace.loop import Loop, open_loop
@@ -20,30 +21,10 @@ if TYPE_CHECKING:
 
     from headrace.record import Entry
 
-SETTINGS = """
-[loop]
-name = "test"
-root = "memory://test"
-prior = 0.2
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-tags = { kind = "ids", max = 4 }
-item = { kind = "id" }
-price = { kind = "number" }
-user_item = { kind = "cross", of = ["user", "item"] }
-"""
+CROSS = 'user_item = { kind = "cross", of = ["user", "item"] }'
+SETTINGS = settings_text(
+    USER, TAGS, ITEM, PRICE, CROSS, loop={"name": "test", "root": "memory://test", "prior": 0.2}, **UNREAD
+)
 
 
 def settings_for(kind: str = "dcn_v2", **sections: dict[str, object]) -> Settings:

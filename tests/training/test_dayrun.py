@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from handmade import SCHEMA
+from settings import PRICE, UNREAD, USER, settings_text
 
 from headrace.config import parse
 from headrace.log import Cursor
@@ -28,28 +29,14 @@ pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
 _names = itertools.count()
 DAY_US = 86_400_000_000
 FIRST_US = 20_000 * DAY_US
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "s3://user:SECRET@bucket/events.jsonl"
-id = "id"
-time = "time"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-price = { kind = "number" }
-[track]
-uri = "postgresql://user:SECRET@db/mlflow"
-keep_days = 3
-"""
+SETTINGS = settings_text(
+    USER,
+    PRICE,
+    **UNREAD,
+    impression={"source": "s3://user:SECRET@bucket/events.jsonl"},
+    click={"source": "clicks.jsonl"},
+    track={"uri": "postgresql://user:SECRET@db/mlflow", "keep_days": 3},
+)
 
 
 @pytest.fixture(scope="module")

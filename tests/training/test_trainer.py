@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from settings import ITEM, UNREAD, USER, settings_text
 
 from headrace import metrics, status
 from headrace.clock import now_us as trainer_now
@@ -445,28 +446,7 @@ def everything(trainer: Any) -> Any:
 def test_a_model_without_a_tower_keeps_its_bias_as_the_offset(feed: Any) -> None:
     from headrace.config import parse
 
-    text = """
-[loop]
-name = "test"
-root = "memory://x"
-[streams.impression]
-source = "x.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "x.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-item = { kind = "id" }
-[model]
-kind = "lr"
-"""
+    text = settings_text(USER, ITEM, loop={"name": "test", "root": "memory://x"}, **UNREAD, model={"kind": "lr"})
     loop = feed("lr")
     loop.settings = parse(text)
     trainer = trainer_of(loop)
