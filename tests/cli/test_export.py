@@ -7,29 +7,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from settings import settings_text
 
-from headrace import config
 from headrace.cli.app import run
-from headrace.loop import open_loop
-from headrace.store import open_store
-from training.start import write_start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+    from headrace.loop import Loop
 
-SETTINGS = settings_text()
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A loop that has begun and learned nothing."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
-    settings = config.load(tmp_path / "headrace.toml")
-    write_start(open_loop(open_store(settings.loop.root), "feed"), settings)
+def folder(tmp_path: Path, loop: Loop) -> Path:
     return tmp_path
 
 

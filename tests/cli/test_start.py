@@ -32,18 +32,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["doctor"], ["status", "--json"], ["doctor", "--json"]])
-def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> None:
-    """How long it takes is measured by benchmarks/bench_cli.py."""
-    environment = {**os.environ, "TYPER_USE_RICH": "0"}
-    done = subprocess.run(
+def seen(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command, and last on stderr the heavy modules that it imported."""
+    return subprocess.run(
         [sys.executable, "-c", REPORT, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env={**os.environ, "TYPER_USE_RICH": "0"},
     )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["doctor"], ["status", "--json"], ["doctor", "--json"]])
+def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> None:
+    """How long it takes is measured by benchmarks/bench_cli.py."""
+    done = seen(folder, arguments)
     assert done.returncode in (0, 4), done.stderr
     assert "modules []" in done.stderr
     assert done.stdout
@@ -60,13 +64,6 @@ def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> No
     ],
 )
 def test_reading_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TYPER_USE_RICH": "0"},
-    )
+    done = seen(folder, arguments)
     assert "modules []" in done.stderr, done.stderr
     assert not (folder / "loop").exists(), "looking must not make a loop"

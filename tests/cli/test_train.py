@@ -15,8 +15,6 @@ from settings import settings_text
 
 from headrace import clock, config, status
 from headrace.cli.app import run
-from headrace.loop import Loop, open_loop
-from headrace.store import open_store
 from headrace.version import VersionRecord
 from training import records
 from training.start import write_start
@@ -25,18 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.log import Entry
+    from headrace.loop import Loop
 
 SETTINGS = settings_text()
-
-
-@pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
-    settings = config.load(tmp_path / "headrace.toml")
-    made = open_loop(open_store(settings.loop.root), "feed")
-    write_start(made, settings)
-    return made
 
 
 SAME = "the parameters are those of version 0"
