@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from training.examples import Examples, examples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headrace.record import Entry
 
@@ -215,3 +216,15 @@ def ever_new() -> Callable[..., pa.Table]:
 def _decided() -> Callable[..., pa.Table]:
     """decided(encoded features, label, record) -> rows of a shard."""
     return decided_rows
+
+
+@pytest.fixture
+def light_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tracker registers is one file each."""
+
+    def save(folder: Path, *_: Any) -> Path:
+        (folder / "model").mkdir()
+        (folder / "model" / "MLmodel").write_text("{}")
+        return folder / "model"
+
+    monkeypatch.setattr("training.registry.save", save)

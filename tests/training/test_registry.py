@@ -83,16 +83,6 @@ def loop(client: Any, tmp_path: Path) -> Loop:
     return Loop(client, tmp_path)
 
 
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(folder: Path, *_: Any) -> Path:
-        (folder / "model").mkdir()
-        (folder / "model" / "MLmodel").write_text("{}")
-        return folder / "model"
-
-    monkeypatch.setattr("training.registry.save", save)
-
-
 def test_mlflow_loads_what_was_registered(loop: Loop) -> None:
     import mlflow
     import pandas as pd
@@ -112,7 +102,7 @@ def test_mlflow_loads_what_was_registered(loop: Loop) -> None:
     assert "headrace" not in wanted
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_the_dataset_is_the_shard_log_up_to_the_cursor(loop: Loop) -> None:
     from headrace.log import Cursor
 
@@ -125,7 +115,7 @@ def test_the_dataset_is_the_shard_log_up_to_the_cursor(loop: Loop) -> None:
     assert {tag.key: tag.value for tag in found.tags}[VERSION] == "1"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_snapshots_become_models_no_more_often_than_asked(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models_every_s=300.0)
     registry = loop.registry()
@@ -136,7 +126,7 @@ def test_snapshots_become_models_no_more_often_than_asked(client: Any, tmp_path:
     assert loop.registered() == [1, 7, 13]
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_the_newest_and_those_with_an_alias_are_kept(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=2)
     registry = loop.registry()
@@ -150,7 +140,7 @@ def test_the_newest_and_those_with_an_alias_are_kept(client: Any, tmp_path: Path
     assert loop.champion() == "9"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_model_version_whose_files_are_gone_is_retired_by_the_next_process(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=2)
     registry = loop.registry()
@@ -174,7 +164,7 @@ class Dying:
         return getattr(self._client, name)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_rollback_far_back_moves_the_champion(loop: Loop) -> None:
     registry = loop.registry()
     registry.follow(loop.run_id, loop.publish(3))

@@ -149,15 +149,8 @@ def test_a_new_process_goes_on_where_the_last_one_stopped(client: Any) -> None:
 
 
 @pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
+def light(light_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of one file and empty curves: what is in them is for test_registry.py and test_dayrun.py."""
-
-    def save(folder: Any, *_: Any) -> Any:
-        (folder / "model").mkdir()
-        (folder / "model" / "MLmodel").write_text("{}")
-        return folder / "model"
-
-    monkeypatch.setattr("training.registry.save", save)
     monkeypatch.setattr("training.curves.drawn", lambda *_: Figure((1, 1), dpi=10))
 
 
