@@ -184,7 +184,7 @@ def test_a_snapshot_that_is_not_kept_any_more_is_passed_over(loop: Loop, caplog:
     assert "track.snapshot_gone version=1" in caplog.text
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_what_was_promoted_to_another_name_is_kept(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=1)
     registry = loop.registry()
@@ -196,7 +196,7 @@ def test_what_was_promoted_to_another_name_is_kept(client: Any, tmp_path: Path) 
     assert (next(tmp_path.glob("*/artifacts")) / "models" / "1").exists()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_files_that_a_kept_model_version_has_too_stay(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=1)
     one, other = loop.registry(), loop.registry()  # two trackers at once, each of which knows nothing of the other
@@ -208,7 +208,7 @@ def test_files_that_a_kept_model_version_has_too_stay(client: Any, tmp_path: Pat
     assert (path / "MLmodel").exists()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_what_is_served_but_has_no_model_version_takes_the_alias_away(client: Any, tmp_path: Path) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -221,7 +221,7 @@ def test_what_is_served_but_has_no_model_version_takes_the_alias_away(client: An
         loop.champion()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_registered_model_of_somebody_else_is_not_touched(loop: Loop, client: Any) -> None:
     client.create_registered_model(loop.name)
     client.create_model_version(loop.name, "s3://theirs/model", loop.run_id)
@@ -231,7 +231,7 @@ def test_a_registered_model_of_somebody_else_is_not_touched(loop: Loop, client: 
     assert client.get_model_version_by_alias(loop.name, "champion").source == "s3://theirs/model"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_new_root_takes_the_name_over_and_the_old_one_is_refused(client: Any, tmp_path: Path) -> None:
     old, new = Loop(client, tmp_path), Loop(client, tmp_path)
     new.name = old.name
