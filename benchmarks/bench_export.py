@@ -19,6 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
+
 from headrace.config import Settings, parse
 from headrace.delta import Change, Delta, Numbers, write_delta
 from headrace.loop import open_loop
@@ -30,28 +34,6 @@ from headrace.version import NamedFile, VersionRecord
 ROWS = 1 << 20
 TARGETS = {"saved-model": "model", "keras": "model.keras"}
 MOST_BYTES_A_ROW = 1024
-SETTINGS = """
-[loop]
-name = "bench"
-root = "{root}"
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = {{ kind = "id" }}
-item = {{ kind = "id" }}
-tags = {{ kind = "ids", max = 4 }}
-price = {{ kind = "number" }}
-"""
 
 
 def report(name: str, value: float, unit: str, bar: str = "", *, holds: bool = True) -> bool:
@@ -110,7 +92,8 @@ def one(root: str, form: str) -> None:
 def main() -> int:
     holds = []
     with tempfile.TemporaryDirectory() as root:
-        make(parse(SETTINGS.format(root=f"{root}/loop")))
+        text = settings_text(USER, ITEM, TAGS, PRICE, loop={"name": "bench", "root": f"{root}/loop"}, **UNREAD)
+        make(parse(text))
         for form in TARGETS:
             done = subprocess.run(
                 [sys.executable, __file__, root, form], stdout=subprocess.PIPE, text=True, check=True

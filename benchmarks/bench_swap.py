@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
 
 from bench_server import MISSED, NAMES, SERVE, figure  # noqa: E402
-from handmade import Publisher, linear_tower  # noqa: E402
+from handmade import Loses, Publisher, linear_tower  # noqa: E402
 
 from headrace.delta import Change, Delta, Numbers, TableSpec  # noqa: E402
 from headrace.features import Feature  # noqa: E402
@@ -43,19 +43,6 @@ RATE, THREADS = 400, 4
 IDLE_S, AFTER_S, REST_S = 15.0, 1.0, 0.5
 PREDICT = "/headrace.v1.HeadraceService/Predict"
 SPECS = (TableSpec("linear", 1, "f32", NAMES), TableSpec("embedding", WIDTH, "f32", NAMES))
-
-
-class Loses:
-    """A store that loses what is written."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def write(self, path: str, data: bytes) -> None:
-        pass
 
 
 class Resting(Publisher):

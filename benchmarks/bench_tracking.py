@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "support"))
 
 from handmade import SPECS, Publisher, linear_tower  # noqa: E402
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text  # noqa: E402
 
 from headrace.config import parse  # noqa: E402
 from headrace.ids import id_of  # noqa: E402
@@ -33,28 +34,9 @@ DAYS, A_DAY = 7, 1_440
 MINUTE_US = 60_000_000
 FIRST_US = 20_000 * 1_440 * MINUTE_US
 BUDGET = 14_000_000
-SETTINGS = """
-[loop]
-name = "week"
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-item = { kind = "id" }
-tags = { kind = "ids", max = 4 }
-price = { kind = "number" }
-u_x_i = { kind = "cross", of = ["user", "item"] }
-"""
+SETTINGS = settings_text(
+    USER, ITEM, TAGS, PRICE, 'u_x_i = { kind = "cross", of = ["user", "item"] }', loop={"name": "week"}, **UNREAD
+)
 
 
 def figures_of(number: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from settings import PRICE, USER, settings_text
 
 from headrace import config
 from headrace.cli.app import run
@@ -18,26 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SETTINGS = """[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-price = { kind = "number" }
-"""
+SETTINGS = settings_text(USER, PRICE, streams={"time_unit": "s"})
 EVENTS = [{"id": i, "at": 1_700_000_000 + i, "user": f"u{i}", "price": i / 2} for i in range(200)]
 
 

@@ -8,44 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import config
 from headrace.cli.app import run
-from headrace.loop import open_loop
-from headrace.store import open_store
-from training.start import write_start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
+    from headrace.loop import Loop
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A loop that has begun and learned nothing."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
-    settings = config.load(tmp_path / "headrace.toml")
-    write_start(open_loop(open_store(settings.loop.root), "feed"), settings)
+def folder(tmp_path: Path, loop: Loop) -> Path:
     return tmp_path
 
 

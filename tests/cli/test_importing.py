@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from settings import PRICE, USER, settings_text
 
 from headrace import config
 from headrace.cli.app import run
@@ -23,25 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras"),  # Keras 3.15 on numpy 2.4
 ]
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-price = { kind = "number" }
-"""
+SETTINGS = settings_text(USER, PRICE)
 
 
 @pytest.fixture(autouse=True)

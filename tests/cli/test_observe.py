@@ -8,30 +8,19 @@ import urllib.error
 import urllib.request
 
 import pytest
+from settings import settings_text
 
 from headrace import metrics, status
 from headrace.cli.observe import ROLES, observed, port_of, unready
 from headrace.config import parse
 from headrace.store import open_store
 
-SETTINGS = """
-[loop]
-name = "t"
-[streams.impression]
-source = "shown.jsonl"
-id = "id"
-time = "t"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "at"
-[label]
-mode = "implicit"
-wait_s = 30
-attribution_s = 600
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text(
+    loop={"name": "t"},
+    impression={"source": "shown.jsonl", "time": "t"},
+    click={"source": "clicks.jsonl", "time": "at"},
+    label={"wait_s": 30, "attribution_s": 600},
+)
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.json_format import Parse
+from settings import PRICE, TAGS, USER, settings_text
 
 from headrace import config
 from headrace.cli import predict_example
@@ -27,32 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SETTINGS = """[loop]
-name = "feed"
-prior = 0.5
-[serve]
-port = 0
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-price = { kind = "number" }
-tags = { kind = "ids", max = 4 }
-hour = { kind = "time", part = "hour" }
-user_x_hour = { kind = "cross", of = ["user", "hour"] }
-"""
+SETTINGS = settings_text(
+    USER,
+    PRICE,
+    TAGS,
+    'hour = { kind = "time", part = "hour" }',
+    'user_x_hour = { kind = "cross", of = ["user", "hour"] }',
+    loop={"prior": 0.5},
+    streams={"time": "at", "time_unit": "s"},
+    click={"source": "clicks.jsonl"},
+    serve={"port": 0},
+)
 EVENT = {"id": "a", "at": 1_700_000_000, "user": 'it\'s "me"', "price": None, "tags": ["x", "y"]}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from settings import USER, settings_text
 
 from headrace import config
 from headrace.cli.probe import Prober, candidates_of
@@ -11,32 +12,22 @@ from headrace.cli.probe_appends import append, places_of
 from headrace.cli.probe_figures import Commit, Probe, percentile, stages_of, summary
 from headrace.errors import NotImplementedYet, SettingsError
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "{impressions}"
-id = "id"
-time = "ts"
-time_unit = "us"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "ts"
-time_unit = "us"
-[label]
-mode = "implicit"
-wait_s = 2
-attribution_s = 60
-[features]
-user = {{ kind = "id" }}
-"""
 S = 1_000_000
+
+
+def settings_of(impressions, *features):
+    return settings_text(
+        *features,
+        streams={"time": "ts", "time_unit": "us"},
+        impression={"source": impressions},
+        click={"source": "clicks.jsonl"},
+        label={"wait_s": 2},
+    )
 
 
 def settings_in(folder, impressions="impressions.jsonl"):
     file = folder / "headrace.toml"
-    file.write_text(SETTINGS.format(impressions=impressions))
+    file.write_text(settings_of(impressions))
     return config.load(file)
 
 
@@ -113,9 +104,7 @@ def test_the_other_features_are_those_with_which_a_step_moves_the_score_most(tmp
     events = [{"id": at, "ts": at, "user": "u", "slot": slot} for at, slot in enumerate("abc")]
     (tmp_path / "impressions.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
-    (tmp_path / "headrace.toml").write_text(
-        SETTINGS.format(impressions="impressions.jsonl") + 'slot = { kind = "category" }\n'
-    )
+    (tmp_path / "headrace.toml").write_text(settings_of("impressions.jsonl", USER, 'slot = { kind = "category" }'))
     settings = config.load(tmp_path / "headrace.toml")
     prober = Prober(settings, places_of(settings), settings.schema()["user"], 2)
     asked = []

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from settings import settings_text
 
 from headrace import clock, config, status
 from headrace.cli.app import run
@@ -17,23 +18,12 @@ from pipelines.pipeline import Pipeline
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = """[loop]
-name = "feed"
-[streams.impression]
-source = "shown.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "at"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 3600
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text(
+    streams={"time": "at"},
+    impression={"source": "shown.jsonl"},
+    click={"source": "clicks.jsonl"},
+    label={"attribution_s": 3600},
+)
 
 
 @pytest.fixture

@@ -8,48 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import config
 from headrace.cli import answer
 from headrace.cli.app import run
-from headrace.loop import Loop, open_loop
-from headrace.store import open_store
 from headrace.version import VersionRecord
-from training.start import write_start
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+    from headrace.loop import Loop
 
 
 @pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+def loop(loop: Loop) -> Loop:
     """With shard records 3 to 5 held."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
-    settings = config.load(tmp_path / "headrace.toml")
-    made = open_loop(open_store(settings.loop.root), "feed")
-    head = write_start(made, settings)
+    log = loop.version_log()
+    head = log.head()
+    assert head is not None
     held = replace(VersionRecord.from_entry(head), held=((3, 6),), held_now=((3, 6),), base=0)
-    made.version_log().append("hold", held.to_body(), head)
-    return made
+    log.append("hold", held.to_body(), head)
+    return loop
 
 
 @pytest.fixture

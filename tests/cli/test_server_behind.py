@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from settings import settings_text
 
 from headrace import clock, config, status
 from headrace.cli.app import run
@@ -19,28 +20,6 @@ from training.start import write_start
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = """[loop]
-name = "feed"
-[serve]
-port = {port}
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = {{ kind = "id" }}
-"""
-
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
@@ -49,7 +28,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "headrace.toml").write_text(SETTINGS.format(port=port))
+    (tmp_path / "headrace.toml").write_text(settings_text(streams={"time_unit": "s"}, serve={"port": port}))
     (tmp_path / "events.jsonl").write_text("")
     settings = config.load(tmp_path / "headrace.toml")
     loop = open_loop(open_store(settings.loop.root), "feed")

@@ -9,30 +9,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from settings import settings_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
 
 REPORT = """
 import sys
@@ -46,23 +27,27 @@ raise SystemExit(code)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
+    (tmp_path / "headrace.toml").write_text(settings_text(streams={"time_unit": "s"}))
     (tmp_path / "events.jsonl").write_text(json.dumps({"id": 1, "at": 1_700_000_000, "user": "u"}) + "\n")
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["doctor"], ["status", "--json"], ["doctor", "--json"]])
-def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> None:
-    """How long it takes is measured by benchmarks/bench_cli.py."""
-    environment = {**os.environ, "TYPER_USE_RICH": "0"}
-    done = subprocess.run(
+def seen(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command, and last on stderr the heavy modules that it imported."""
+    return subprocess.run(
         [sys.executable, "-c", REPORT, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env={**os.environ, "TYPER_USE_RICH": "0"},
     )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["doctor"], ["status", "--json"], ["doctor", "--json"]])
+def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> None:
+    """How long it takes is measured by benchmarks/bench_cli.py."""
+    done = seen(folder, arguments)
     assert done.returncode in (0, 4), done.stderr
     assert "modules []" in done.stderr
     assert done.stdout
@@ -79,13 +64,6 @@ def test_looking_imports_nothing_heavy(folder: Path, arguments: list[str]) -> No
     ],
 )
 def test_reading_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TYPER_USE_RICH": "0"},
-    )
+    done = seen(folder, arguments)
     assert "modules []" in done.stderr, done.stderr
     assert not (folder / "loop").exists(), "looking must not make a loop"

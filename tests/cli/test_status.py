@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from settings import settings_text
 
 from headrace import config
 from headrace.cli.status import state_of
@@ -26,25 +27,9 @@ if TYPE_CHECKING:
 
     from headrace.version import VersionRecord
 
-SETTINGS = """[loop]
-name = "feed"
-[streams.impression]
-source = "i.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "c.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text(
+    streams={"time": "at", "time_unit": "s"}, impression={"source": "i.jsonl"}, click={"source": "c.jsonl"}
+)
 T0 = 1_700_000_000
 
 numbers = count()

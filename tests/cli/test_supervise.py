@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from settings import settings_text
 
 from headrace.cli import supervise
 from headrace.cli.supervise import Child, Fate, stop_all
@@ -75,26 +76,11 @@ def test_children_end_when_their_supervisor_is_killed(tmp_path) -> None:
     """`serve` in an empty loop, started by a process that kill -9 ends."""
     (tmp_path / "e.jsonl").write_text("")
     (tmp_path / "headrace.toml").write_text(
-        """
-[loop]
-name = "feed"
-[streams.impression]
-source = "e.jsonl"
-id = "i"
-time = "t"
-time_unit = "s"
-[streams.click]
-source = "e.jsonl"
-id = "i"
-time = "t"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 1
-[features]
-x = { kind = "id" }
-"""
+        settings_text(
+            'x = { kind = "id" }',
+            streams={"source": "e.jsonl", "id": "i", "time": "t", "time_unit": "s"},
+            label={"wait_s": 1, "attribution_s": 1},
+        )
     )
     script = """
 import time, pathlib

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from settings import settings_text
 
 from headrace import clock, config, status
 from headrace.cli.app import run
-from headrace.loop import Loop, open_loop
-from headrace.store import open_store
 from headrace.version import VersionRecord
 from training import records
 from training.start import write_start
@@ -24,35 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.log import Entry
+    from headrace.loop import Loop
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "at"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "clicked"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
-
-
-@pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "headrace.toml").write_text(SETTINGS)
-    settings = config.load(tmp_path / "headrace.toml")
-    made = open_loop(open_store(settings.loop.root), "feed")
-    write_start(made, settings)
-    return made
+SETTINGS = settings_text()
 
 
 SAME = "the parameters are those of version 0"

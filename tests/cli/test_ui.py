@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
+from settings import UNREAD, settings_text
 
 from headrace.cli import ui
 from headrace.errors import NotFound, PortInUse
@@ -22,30 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-[track]
-uri = "%s"
-"""
-
 
 def settings(folder: Path, uri: str = "sqlite:///mlflow.db") -> Path:
-    (folder / "headrace.toml").write_text(SETTINGS % uri)
+    (folder / "headrace.toml").write_text(settings_text(**UNREAD, track={"uri": uri}))
     return folder / "headrace.toml"
 
 

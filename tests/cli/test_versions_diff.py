@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from handmade import Publisher
+from settings import settings_text
 
 from headrace.cli.app import run
 from headrace.cli.versions_diff import as_text, diff, tables_diff
@@ -23,25 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPECS = (TableSpec("linear", 1, "f32", ("user",)), TableSpec("embedding", 4, "int8", ("user",)))
-SETTINGS = """[loop]
-name = "feed"
-[streams.impression]
-source = "e.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "e.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-"""
+SETTINGS = settings_text(streams={"source": "e.jsonl", "time": "at", "time_unit": "s"})
 
 
 @pytest.fixture

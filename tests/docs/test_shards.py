@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from settings import PRICE, USER, settings_text
 
 from headrace import config
 from headrace.cli.app import run
@@ -24,27 +25,15 @@ QUERIES = [query for query in SQL if query]
 
 T0 = 1_700_000_000
 WAIT_S = 5
-SETTINGS = f"""[loop]
-name = "items"
-root = "loop"
-[streams.impression]
-source = "shown.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = {WAIT_S}
-attribution_s = 60
-[features]
-user = {{ kind = "id" }}
-price = {{ kind = "number" }}
-"""
+SETTINGS = settings_text(
+    USER,
+    PRICE,
+    loop={"name": "items", "root": "loop"},
+    streams={"time": "at", "time_unit": "s"},
+    impression={"source": "shown.jsonl"},
+    click={"source": "clicks.jsonl"},
+    label={"wait_s": WAIT_S},
+)
 SHOWN = [{"id": f"i{i}", "at": T0 + i, "user": f"u{i % 7}", "price": i / 2} for i in range(200)]
 CLICKS = [{"id": f"i{i}", "at": T0 + i + 1 + i % 9} for i in range(0, 200, 3)]
 

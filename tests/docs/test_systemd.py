@@ -9,11 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pages
 import pytest
-from typer.main import get_command
 
 from headrace.cli import observe, terminal
-from headrace.cli.app import build
 from paramserver import server
 from training import tracking
 
@@ -101,12 +100,7 @@ def test_every_role_that_up_would_start_has_a_unit_and_the_target_wants_it():
 @pytest.mark.parametrize("role", sorted(set(observe.ROLES) - {"up"}))
 def test_the_command_exists_and_is_not_started_again_after_a_usage_error(role):
     service = unit(role)["Service"]
-    words = shlex.split(service["ExecStart"])[1:]
-    node, context = get_command(build()), None
-    while hasattr(node, "commands"):
-        context = node.make_context(node.name, words[:1], resilient_parsing=True)
-        node, words = node.commands[words[0]], words[1:]
-    node.make_context(node.name, words, parent=context).close()
+    pages.parse(shlex.split(service["ExecStart"])[1:])
     assert int(service["RestartPreventExitStatus"]) == terminal.Code.USAGE
     assert service["ReadWritePaths"] == service["WorkingDirectory"]
 

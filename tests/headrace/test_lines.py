@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from settings import settings_text
 
 from headrace import lines
 from headrace.cli import terminal
@@ -27,24 +28,9 @@ ALL = {name: getattr(lines, name) for name in lines.__all__}
 MINE = {"headrace/lines.py", "headrace/cli/journal.py"}
 OTHERS = {"headrace/cli/quiet.py", "pipelines/job.py"}  # where the loggers of libraries are kept quiet
 LOGS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-SETTINGS = """
-[loop]
-name = "t"
-[streams.impression]
-source = "events.jsonl"
-id = "id"
-time = "t"
-[streams.click]
-source = "events.jsonl"
-id = "id"
-time = "t"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 1
-[features]
-x = { kind = "id" }
-"""
+SETTINGS = settings_text(
+    'x = { kind = "id" }', loop={"name": "t"}, streams={"time": "t"}, label={"wait_s": 1, "attribution_s": 1}
+)
 
 
 def used(source):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from settings import settings_text
 
 from headrace import config
 from headrace.errors import SettingsError
@@ -87,10 +88,6 @@ def test_what_is_no_cron_line_is_refused(line):
 )
 def test_settings_that_cannot_be_are_refused_where_they_are_read(tmp_path, text, message):
     file = tmp_path / "headrace.toml"
-    file.write_text(
-        '[loop]\nname = "x"\n[streams.impression]\nsource = "a.jsonl"\nid = "i"\ntime = "t"\n'
-        '[streams.click]\nsource = "b.jsonl"\nid = "i"\ntime = "t"\n'
-        '[label]\nmode = "implicit"\nwait_s = 1\nattribution_s = 2\n[features]\nu = { kind = "id" }\n[train]\n' + text
-    )
+    file.write_text(settings_text(train={}) + text)
     with pytest.raises(Exception, match=message):
         config.load(file)

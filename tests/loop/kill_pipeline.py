@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -25,6 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from forks import killed
 
 from headrace import failpoints
 from headrace.config import Settings
@@ -106,31 +109,16 @@ class Clock:
 def _incarnation(settings: Settings, place: str, now_us: int, rng: random.Random) -> bool:
     """Run until there has been nothing new for a while, or until the kill; whether it was killed."""
     clock = Clock(now_us, rng)
-    pid = os.fork()
-    if pid == 0:
-        _child(settings, place, rng.randint(1, 4), clock)
-    if place == "random":
-        time.sleep(rng.random() * 0.6)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code not in (0, failpoints.EXIT_CODE, -signal.SIGKILL):
-        raise SystemExit(f"an incarnation failed with {code} at {place}")
-    return code != 0
+    return killed(lambda: _work(settings, place, rng.randint(1, 4), clock), place, 0.6, rng)
 
 
-def _child(settings: Settings, place: str, hit: int, clock: Clock) -> None:
-    try:
-        if place != "random":
-            os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
-        pipeline, quiet = Pipeline(_loop(settings), settings, now_us=clock), 0
-        while quiet < QUIET:
-            quiet = 0 if pipeline.tick() is not None else quiet + 1
-        pipeline.close()
-    except BaseException as error:  # noqa: BLE001  (a fork must never return into the parent's code)
-        print(repr(error), file=sys.stderr, flush=True)
-        os._exit(1)
-    os._exit(0)
+def _work(settings: Settings, place: str, hit: int, clock: Clock) -> None:
+    if place != "random":
+        os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
+    pipeline, quiet = Pipeline(_loop(settings), settings, now_us=clock), 0
+    while quiet < QUIET:
+        quiet = 0 if pipeline.tick() is not None else quiet + 1
+    pipeline.close()
 
 
 def _events(n: int, rng: random.Random) -> dict[str, bytes]:

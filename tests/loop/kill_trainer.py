@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -25,6 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from forks import killed
 
 from headrace import failpoints
 from headrace.config import Settings
@@ -97,37 +100,22 @@ def _incarnation(root: Path, place: str, rng: random.Random) -> bool:
     """Train until nothing is due, or until the kill; whether it was killed."""
     settings = _settings(root).replace("train", checkpoint_every_s=rng.choice([1e-6, 1e9]), snapshot_every=3)
     hit = rng.randint(1, 2)
-    pid = os.fork()
-    if pid == 0:
-        _child(root, settings, place, hit)
-    if place == "random":
-        time.sleep(rng.random() * 4)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code not in (0, failpoints.EXIT_CODE, -signal.SIGKILL):
-        raise SystemExit(f"an incarnation failed with {code} at {place}")
-    return code != 0
+    return killed(lambda: _work(root, settings, place, hit), place, 4, rng)
 
 
-def _child(root: Path, settings: Settings, place: str, hit: int) -> None:
+def _work(root: Path, settings: Settings, place: str, hit: int) -> None:
     """Trains what waits; at the end leaves the hash of all parameters, learned and published, in `bits`."""
     trial.Sums.worse = lambda _: ""  # type: ignore[method-assign]  # what is worse depends on how records were grouped
-    try:
-        if place not in ("", "random"):
-            os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
-        running = trainer.Trainer(_loop(root), settings)
-        running._files.resident = hit == 2  # files are written aside, or each is waited for
-        while running.step() is not None:
-            pass
-        arrays = running._state.arrays()
-        bits = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in sorted(arrays.items())))
-        bits.update(json.dumps(running.record.digest, sort_keys=True).encode())
-        (root / "bits").write_text(bits.hexdigest())
-    except BaseException as error:  # noqa: BLE001  (a fork must never return into the parent's code)
-        print(repr(error), file=sys.stderr, flush=True)
-        os._exit(1)
-    os._exit(0)
+    if place not in ("", "random"):
+        os.environ[failpoints.VARIABLE] = f"{place}:{hit}"
+    running = trainer.Trainer(_loop(root), settings)
+    running._files.resident = hit == 2  # files are written aside, or each is waited for
+    while running.step() is not None:
+        pass
+    arrays = running._state.arrays()
+    bits = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in sorted(arrays.items())))
+    bits.update(json.dumps(running.record.digest, sort_keys=True).encode())
+    (root / "bits").write_text(bits.hexdigest())
 
 
 def _append(loop: Loop, head: Entry | None, rng: random.Random) -> Entry:

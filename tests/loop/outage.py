@@ -36,7 +36,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 from kill_trainer import _append, _loop, _settings
+from settings import ITEM, PRICE, UNREAD, USER, settings_text
 
 from headrace import status
 from headrace.store import open_store
@@ -48,31 +51,6 @@ if TYPE_CHECKING:
 
 WAYS = ("refused", "hung", "full")
 LONGEST_S = 240.0
-SETTINGS = """[loop]
-name = "torture"
-root = "{root}"
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 1
-[features]
-user = {{ kind = "id" }}
-item = {{ kind = "id" }}
-price = {{ kind = "number" }}
-both = {{ kind = "cross", of = ["user", "item"] }}
-[track]
-uri = "{uri}"
-models = 1000
-models_every_s = 0
-"""
 
 
 def main() -> int:
@@ -128,7 +106,17 @@ def away(folder: Path, way: str, versions: int, rng: random.Random) -> dict[str,
     else:
         address.hang()
     uri = database if way == "full" else f"http://127.0.0.1:{address.port}"
-    (folder / "headrace.toml").write_text(SETTINGS.format(root=folder / "loop", uri=uri))
+    text = settings_text(
+        USER,
+        ITEM,
+        PRICE,
+        'both = { kind = "cross", of = ["user", "item"] }',
+        loop={"name": "torture", "root": str(folder / "loop")},
+        streams=UNREAD["streams"],
+        label={"wait_s": 1, "attribution_s": 1},
+        track={"uri": uri, "models": 1000, "models_every_s": 0},
+    )
+    (folder / "headrace.toml").write_text(text)
     settings = _settings(folder / "loop").replace("train", snapshot_every=5)
     loop = _loop(folder / "loop")
     trainer, head = Trainer(loop, settings), None

@@ -36,7 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from handmade import Publisher, linear_tower
+from handmade import Loses, Publisher, linear_tower
 
 from headrace.delta import TableSpec
 from headrace.features import Feature
@@ -171,7 +171,7 @@ class Echo:
         tower = linear_tower(len(FEATURES), 4, 0, weight=self._weights[0], bias=self._weights[1])
         store = self.publisher.store
         if lost:
-            self.publisher.store = _Loses(store)
+            self.publisher.store = Loses(store)
         self.publisher.delta(changed, tower=tower)
         self.publisher.store = store
         self._note()
@@ -221,19 +221,6 @@ class _Recent(Publisher):
 
     def table(self, version: int) -> Any:
         return copy.deepcopy(self._recent[version])
-
-
-class _Loses:
-    """A store that loses a delta."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def write(self, path: str, data: bytes) -> None:
-        pass
 
 
 def swapped(folder: Path, swaps: int, predictions: int, seed: int, *, in_place: bool) -> dict[str, Any]:

@@ -1,28 +1,15 @@
 """kill -9 of the trainer at every step of its commit order and at random: `tests/loop/kill_trainer.py` does it."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from drivers import result_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(1200)]
 
-DRIVER = Path(__file__).with_name("kill_trainer.py")
 KILLS = "14"
 
 
-def torture(*arguments):
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), *arguments], capture_output=True, text=True, timeout=1100, check=False
-    )
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_parameters_are_those_of_a_trainer_that_never_died():
-    result = torture("--kills", KILLS)
+    result = result_of("kill_trainer.py", "--kills", KILLS, within_s=1100)
     assert result["equal"], result
     assert result["gapless"], result
     assert result["once"], result
@@ -31,4 +18,4 @@ def test_parameters_are_those_of_a_trainer_that_never_died():
 
 def test_without_replay_they_are_others():
     """The twin: a checkpoint alone forgets what was learned since."""
-    assert not torture("--kills", "6", "--seed", "3", "--without-replay")["equal"]
+    assert not result_of("kill_trainer.py", "--kills", "6", "--seed", "3", "--without-replay", within_s=1100)["equal"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from settings import USER, settings_text
 
 from paramserver.client import Client
 
@@ -22,35 +23,20 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-SETTINGS = """
-[loop]
-name = "ads"
-[streams.impression]
-source = "shown.jsonl"
-id = "id"
-time = "ts"
-time_unit = "s"
-[streams.click]
-source = "clicked.jsonl"
-id = "id"
-time = "ts"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-campaign = { kind = "category" }
-tags = { kind = "ids", max = 3 }
-bid = { kind = "number", transform = "log1p" }
-hour = { kind = "time", column = "ts", part = "hour" }
-user_x_campaign = { kind = "cross", of = ["user", "campaign"] }
-[train]
-snapshot_every = 1
-[track]
-models_every_s = 0
-"""
+SETTINGS = settings_text(
+    USER,
+    'campaign = { kind = "category" }',
+    'tags = { kind = "ids", max = 3 }',
+    'bid = { kind = "number", transform = "log1p" }',
+    'hour = { kind = "time", column = "ts", part = "hour" }',
+    'user_x_campaign = { kind = "cross", of = ["user", "campaign"] }',
+    loop={"name": "ads"},
+    streams={"time": "ts", "time_unit": "s"},
+    impression={"source": "shown.jsonl"},
+    click={"source": "clicked.jsonl"},
+    train={"snapshot_every": 1},
+    track={"models_every_s": 0},
+)
 
 FRESH = """
 import importlib.util, json, sys

@@ -1,27 +1,13 @@
 """Replicas that get their files badly, late or from another past: `tests/loop/replicas.py` does it."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from drivers import result_of
 
 pytestmark = pytest.mark.slow
 
-DRIVER = Path(__file__).with_name("replicas.py")
-
-
-def replicas(*arguments):
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), *arguments], capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
 
 def test_each_fault_is_told_and_ends_with_what_is_published():
-    result = replicas("--faults", "80", "--offline", "200", "--restores", "5")
+    result = result_of("replicas.py", "--faults", "80", "--offline", "200", "--restores", "5")
     assert (result["noticed"], result["healed"], result["wrong"]) == (80, 80, 0), result
     assert [(one["versions"], one["equal"]) for one in result["offline"]] == [(200, True), (200, True)]
     assert result["restored"] == {"times": 5, "reported": 5, "equal": 5}
@@ -30,6 +16,8 @@ def test_each_fault_is_told_and_ends_with_what_is_published():
 
 def test_without_hashes_something_else_is_served():
     """The twin."""
-    result = replicas("--faults", "40", "--offline", "5", "--restores", "1", "--without-hashes", "--seed", "1")
+    result = result_of(
+        "replicas.py", "--faults", "40", "--offline", "5", "--restores", "1", "--without-hashes", "--seed", "1"
+    )
     assert result["wrong"] > 0
     assert result["noticed"] < 40

@@ -36,6 +36,9 @@ SPECS = (
     TableSpec("embedding", 4, "int8", ("user", "item", "tags", "u_x_i")),
 )
 PRIOR = 0.2
+BLANK = VersionRecord(
+    version=0, kind="start", base=None, lineage=0, model={}, schema={}, prior=0.1, digest={}, created_at_us=0, code=""
+)
 
 
 def linear_tower(fields: int, width: int, numbers: int, *, weight: float = 1.0, bias: float = 0.0) -> bytes:
@@ -127,6 +130,19 @@ class _Graph:
         self._model.operatorCodes.append(code)
         self._graph.operators.append(operator)
         return operator.outputs[0]
+
+
+class Loses:
+    """A store that loses what is written."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write(self, path: str, data: bytes) -> None:
+        pass
 
 
 class Publisher:

@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typer.main import get_command
+
+from headrace.cli.app import build
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -97,6 +101,15 @@ def commands(block: Block) -> list[Command]:
         found.append(Command(block.page, block.line + at, "\n".join(lines[at:end])))
         at = end
     return found
+
+
+def parse(words: Sequence[str]) -> None:
+    """Reads the words behind `headrace`, down to the options, without running anything; what it cannot read raises."""
+    node, context = get_command(build()), None
+    while hasattr(node, "commands"):
+        context = node.make_context(node.name, list(words[:1]), resilient_parsing=True)
+        node, words = node.commands[words[0]], words[1:]
+    node.make_context(node.name, list(words), parent=context).close()
 
 
 def name(page: Path, root: Path = ROOT) -> str:

@@ -242,10 +242,23 @@ class Reader:
         """(exit code, what it printed); None: it takes too long. Directory and variables are kept."""
         kept = self.folder / "kept"
         kept.mkdir(exist_ok=True)
-        script = SCRIPT.format(text=self._changed(text), kept=kept)
         out = self.folder / "out"
+        process = self._begun(SCRIPT.format(text=self._changed(text), kept=kept), out)
+        try:
+            code: int | None = process.wait(LONGEST_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = None
+        if code == 0:
+            self._at = Path((kept / "at").read_text().rstrip("\n"))
+            pairs = (one.partition("=") for one in (kept / "variables").read_text().split("\0") if one)
+            self._environment = {key: value for key, _, value in pairs}
+        return code, out.read_text(errors="replace")
+
+    def _begun(self, script: str, out: Path) -> subprocess.Popen[bytes]:
         with out.open("wb") as file:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 ["bash", "-c", script],
                 cwd=self._at,
                 env=self._environment,
@@ -254,17 +267,6 @@ class Reader:
                 stderr=file,
                 start_new_session=True,
             )
-            try:
-                code: int | None = process.wait(LONGEST_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                code = None
-        if code == 0:
-            self._at = Path((kept / "at").read_text().rstrip("\n"))
-            pairs = (one.partition("=") for one in (kept / "variables").read_text().split("\0") if one)
-            self._environment = {key: value for key, _, value in pairs}
-        return code, out.read_text(errors="replace")
 
     def _start(self, command: Command, kind: str) -> str:
         for one in [one for one in self._staying if one.kind == kind]:  # Ctrl-C, and again
@@ -272,16 +274,7 @@ class Reader:
             one.stop()
         out = self.folder / f"staying-{command.line}"
         text = self._changed(re.sub(r"&\s*(#.*)?$", "", command.text))
-        with out.open("wb") as file:
-            process = subprocess.Popen(
-                ["bash", "-c", text],
-                cwd=self._at,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        process = self._begun(text, out)
         one = Staying(command, kind, process, out)
         self._staying.append(one)
         until_s = time.monotonic() + READY_S

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
 
 from headrace.config import Settings, parse
 from headrace.loop import Loop, open_loop
@@ -17,33 +18,14 @@ from training.examples import Examples, examples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headrace.record import Entry
 
-SETTINGS = """
-[loop]
-name = "test"
-root = "memory://test"
-prior = 0.2
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-tags = { kind = "ids", max = 4 }
-item = { kind = "id" }
-price = { kind = "number" }
-user_item = { kind = "cross", of = ["user", "item"] }
-"""
+CROSS = 'user_item = { kind = "cross", of = ["user", "item"] }'
+SETTINGS = settings_text(
+    USER, TAGS, ITEM, PRICE, CROSS, loop={"name": "test", "root": "memory://test", "prior": 0.2}, **UNREAD
+)
 
 
 def settings_for(kind: str = "dcn_v2", **sections: dict[str, object]) -> Settings:
@@ -234,3 +216,15 @@ def ever_new() -> Callable[..., pa.Table]:
 def _decided() -> Callable[..., pa.Table]:
     """decided(encoded features, label, record) -> rows of a shard."""
     return decided_rows
+
+
+@pytest.fixture
+def light_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tracker registers is one file each."""
+
+    def save(folder: Path, *_: Any) -> Path:
+        (folder / "model").mkdir()
+        (folder / "model" / "MLmodel").write_text("{}")
+        return folder / "model"
+
+    monkeypatch.setattr("training.registry.save", save)

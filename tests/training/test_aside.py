@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from trainers import parameters, trainer_of
 
 from headrace.errors import StoreFull
 from headrace.version import Kept, VersionRecord
@@ -19,14 +20,8 @@ def newest(feed: Any) -> VersionRecord:
     return VersionRecord.from_entry(feed.loop.version_log().head())
 
 
-def parameters(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
-
-
 def resident(feed: Any) -> Any:
-    from training.trainer import Trainer
-
-    trainer = Trainer(feed.loop, feed.settings)
+    trainer = trainer_of(feed)
     trainer._files.resident = True
     return trainer
 

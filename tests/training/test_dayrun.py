@@ -6,14 +6,14 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import SCHEMA
+from handmade import BLANK, SCHEMA
+from settings import PRICE, UNREAD, USER, settings_text
 
 from headrace.config import parse
 from headrace.log import Cursor
-from headrace.version import VersionRecord
 
 pytest.importorskip("mlflow")
 
@@ -22,34 +22,23 @@ from mlflow.entities import Metric
 from training.dayrun import CHANGED, CURSOR, DAY, Days, experiment_of, parameters_of
 from training.tracking import open_client
 
+if TYPE_CHECKING:
+    from headrace.version import VersionRecord
+
 pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
 )
 _names = itertools.count()
 DAY_US = 86_400_000_000
 FIRST_US = 20_000 * DAY_US
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "s3://user:SECRET@bucket/events.jsonl"
-id = "id"
-time = "time"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-price = { kind = "number" }
-[track]
-uri = "postgresql://user:SECRET@db/mlflow"
-keep_days = 3
-"""
+SETTINGS = settings_text(
+    USER,
+    PRICE,
+    **UNREAD,
+    impression={"source": "s3://user:SECRET@bucket/events.jsonl"},
+    click={"source": "clicks.jsonl"},
+    track={"uri": "postgresql://user:SECRET@db/mlflow", "keep_days": 3},
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +67,9 @@ def made(client: Any, tmp_path: Path) -> Made:
 
 
 def version(number: int, day: int = 0, **fields: Any) -> VersionRecord:
-    record = VersionRecord(
-        version=number,
-        kind="delta",
-        base=number - 1,
-        lineage=0,
-        model={},
-        schema=SCHEMA.to_json(),
-        prior=0.1,
-        digest={},
-        created_at_us=FIRST_US + day * DAY_US + number,
-        code="0",
-    )
-    return replace(record, **fields)
+    at_us = FIRST_US + day * DAY_US + number
+    told = {"version": number, "kind": "delta", "base": number - 1, "schema": SCHEMA.to_json(), "code": "0"}
+    return replace(BLANK, **{**told, "created_at_us": at_us, **fields})
 
 
 def artefact(made: Made, run_id: str, name: str) -> Any:

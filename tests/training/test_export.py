@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from settings import UNREAD, USER, settings_text
 
 from headrace.config import parse
 from headrace.errors import ExportRefused, StoreFull, TowerRefused
@@ -28,37 +29,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras"),  # Keras 3.15 on numpy 2.4
 ]
 
-SETTINGS = """
-[loop]
-name = "test"
-root = "memory://test"
-prior = 0.2
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-User = { kind = "id", column = "user" }
-tags = { kind = "ids", max = 3 }
-class = { kind = "category" }
-embedding = { kind = "id", column = "item" }
-age = { kind = "bucket", edges = [0.1, 18, 65] }
-hour = { kind = "time", part = "hour", time_zone = "America/New_York", column = "at" }
-day = { kind = "time", part = "day", column = "at" }
-weekday = { kind = "time", part = "weekday", time_zone = "Asia/Kathmandu", column = "at" }
-price = { kind = "number", transform = "log1p" }
-size = { kind = "number" }
-user_hour = { kind = "cross", of = ["user", "hour"] }
-"""
+SETTINGS = settings_text(
+    USER,
+    'User = { kind = "id", column = "user" }',
+    'tags = { kind = "ids", max = 3 }',
+    'class = { kind = "category" }',
+    'embedding = { kind = "id", column = "item" }',
+    'age = { kind = "bucket", edges = [0.1, 18, 65] }',
+    'hour = { kind = "time", part = "hour", time_zone = "America/New_York", column = "at" }',
+    'day = { kind = "time", part = "day", column = "at" }',
+    'weekday = { kind = "time", part = "weekday", time_zone = "Asia/Kathmandu", column = "at" }',
+    'price = { kind = "number", transform = "log1p" }',
+    'size = { kind = "number" }',
+    'user_hour = { kind = "cross", of = ["user", "hour"] }',
+    loop={"name": "test", "root": "memory://test", "prior": 0.2},
+    **UNREAD,
+)
 KINDS = ["dcn_v2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mlp", "lr"))]
 
 

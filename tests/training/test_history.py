@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from handmade import BLANK
 
 from headrace.errors import NotFound
 from headrace.loop import open_loop
@@ -13,19 +14,7 @@ from headrace.store import open_store
 from headrace.version import Kept, NamedFile, VersionRecord
 from training.history import History
 
-START = VersionRecord(
-    version=0,
-    kind="start",
-    base=None,
-    lineage=0,
-    model={},
-    schema={},
-    prior=0.1,
-    digest={},
-    created_at_us=0,
-    code="",
-    requests={"cursor": None, "outcomes": []},
-)
+START = replace(BLANK, requests={"cursor": None, "outcomes": []})
 FILE = NamedFile("d.arrow", "", 0)
 numbers = count()
 

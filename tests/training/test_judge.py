@@ -8,31 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from trainers import parameters, trainer_of, versions
 
 from headrace import control
 from headrace.requests import ask
-from headrace.version import VersionRecord, contains, trained_in
+from headrace.version import contains, trained_in
 from training.trial import Sums, Trial, Verdict
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 LEARNING = {"train": {"checkpoint_every_s": 1e9, "lr_linear": 0.2}}
 UNSURPRISED = {"surprise": 1e9, "rows": 400}
-
-
-def trainer_of(feed: Any) -> Any:
-    from training.trainer import Trainer
-
-    return Trainer(feed.loop, feed.settings)
-
-
-def versions(feed: Any) -> list[VersionRecord]:
-    log = feed.loop.version_log()
-    return [VersionRecord.from_entry(log.read(seq)) for seq in log.seqs()]
-
-
-def parameters(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
 
 
 def flipped(rows: pa.Table) -> pa.Table:

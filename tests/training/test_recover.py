@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from handmade import BLANK
 
 from headrace.version import Kept, VersionRecord
 
@@ -12,17 +13,11 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 
 def record(version: int, kind: str, *, to: int | None = None, checkpoint: int | None = None) -> VersionRecord:
-    return VersionRecord(
+    return replace(
+        BLANK,
         version=version,
         kind=kind,
         base=version - 1 if version else None,
-        lineage=0,
-        model={},
-        schema={},
-        prior=0.1,
-        digest={},
-        created_at_us=0,
-        code="",
         to=to,
         trained=((version, version + 1),) if kind == "delta" else (),
         checkpoint=None if checkpoint is None else Kept(checkpoint, f"c{checkpoint}", "", 0),

@@ -83,16 +83,6 @@ def loop(client: Any, tmp_path: Path) -> Loop:
     return Loop(client, tmp_path)
 
 
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(folder: Path, *_: Any) -> Path:
-        (folder / "model").mkdir()
-        (folder / "model" / "MLmodel").write_text("{}")
-        return folder / "model"
-
-    monkeypatch.setattr("training.registry.save", save)
-
-
 def test_mlflow_loads_what_was_registered(loop: Loop) -> None:
     import mlflow
     import pandas as pd
@@ -112,7 +102,7 @@ def test_mlflow_loads_what_was_registered(loop: Loop) -> None:
     assert "headrace" not in wanted
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_the_dataset_is_the_shard_log_up_to_the_cursor(loop: Loop) -> None:
     from headrace.log import Cursor
 
@@ -125,7 +115,7 @@ def test_the_dataset_is_the_shard_log_up_to_the_cursor(loop: Loop) -> None:
     assert {tag.key: tag.value for tag in found.tags}[VERSION] == "1"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_snapshots_become_models_no_more_often_than_asked(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models_every_s=300.0)
     registry = loop.registry()
@@ -136,7 +126,7 @@ def test_snapshots_become_models_no_more_often_than_asked(client: Any, tmp_path:
     assert loop.registered() == [1, 7, 13]
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_the_newest_and_those_with_an_alias_are_kept(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=2)
     registry = loop.registry()
@@ -150,7 +140,7 @@ def test_the_newest_and_those_with_an_alias_are_kept(client: Any, tmp_path: Path
     assert loop.champion() == "9"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_model_version_whose_files_are_gone_is_retired_by_the_next_process(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=2)
     registry = loop.registry()
@@ -174,7 +164,7 @@ class Dying:
         return getattr(self._client, name)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_rollback_far_back_moves_the_champion(loop: Loop) -> None:
     registry = loop.registry()
     registry.follow(loop.run_id, loop.publish(3))
@@ -194,7 +184,7 @@ def test_a_snapshot_that_is_not_kept_any_more_is_passed_over(loop: Loop, caplog:
     assert "track.snapshot_gone version=1" in caplog.text
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_what_was_promoted_to_another_name_is_kept(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=1)
     registry = loop.registry()
@@ -206,7 +196,7 @@ def test_what_was_promoted_to_another_name_is_kept(client: Any, tmp_path: Path) 
     assert (next(tmp_path.glob("*/artifacts")) / "models" / "1").exists()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_files_that_a_kept_model_version_has_too_stay(client: Any, tmp_path: Path) -> None:
     loop = Loop(client, tmp_path, models=1)
     one, other = loop.registry(), loop.registry()  # two trackers at once, each of which knows nothing of the other
@@ -218,7 +208,7 @@ def test_files_that_a_kept_model_version_has_too_stay(client: Any, tmp_path: Pat
     assert (path / "MLmodel").exists()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_what_is_served_but_has_no_model_version_takes_the_alias_away(client: Any, tmp_path: Path) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -231,7 +221,7 @@ def test_what_is_served_but_has_no_model_version_takes_the_alias_away(client: An
         loop.champion()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_registered_model_of_somebody_else_is_not_touched(loop: Loop, client: Any) -> None:
     client.create_registered_model(loop.name)
     client.create_model_version(loop.name, "s3://theirs/model", loop.run_id)
@@ -241,7 +231,7 @@ def test_a_registered_model_of_somebody_else_is_not_touched(loop: Loop, client: 
     assert client.get_model_version_by_alias(loop.name, "champion").source == "s3://theirs/model"
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("light_models")
 def test_a_new_root_takes_the_name_over_and_the_old_one_is_refused(client: Any, tmp_path: Path) -> None:
     old, new = Loop(client, tmp_path), Loop(client, tmp_path)
     new.name = old.name

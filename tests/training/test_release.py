@@ -5,29 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trainers import parameters, trainer_of, versions
 
 from headrace import control
 from headrace.requests import ask
-from headrace.version import VersionRecord, contains, trained_in
+from headrace.version import contains, trained_in
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 RARELY = {"train": {"checkpoint_every_s": 1e9, "snapshot_every": 10**6}}
-
-
-def trainer_of(feed: Any) -> Any:
-    from training.trainer import Trainer
-
-    return Trainer(feed.loop, feed.settings)
-
-
-def versions(feed: Any) -> list[VersionRecord]:
-    log = feed.loop.version_log()
-    return [VersionRecord.from_entry(log.read(seq)) for seq in log.seqs()]
-
-
-def parameters(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
 
 
 def release(feed: Any, *ranges: tuple[int, int]) -> Any:

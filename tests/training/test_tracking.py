@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from handmade import SCHEMA, SPECS, change_of
 from matplotlib.figure import Figure
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
 
 from headrace import status
 from headrace.config import parse
@@ -41,27 +42,9 @@ pytestmark = pytest.mark.filterwarnings(  # MLflow's own use of its libraries
 PLACE: dict[str, str] = {}  # where `settings` say that MLflow is: the files go beside its database
 DAY_US = 86_400_000_000
 START_US = 1_600 * DAY_US * 10 + 82_800_000_000  # 23:00, so that versions cross midnight
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "s3://user:SECRET@bucket/none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-tags = { kind = "ids", max = 4 }
-item = { kind = "id" }
-price = { kind = "number" }
-"""
+SETTINGS = settings_text(
+    USER, TAGS, ITEM, PRICE, **UNREAD, impression={"source": "s3://user:SECRET@bucket/none.parquet"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +149,8 @@ def test_a_new_process_goes_on_where_the_last_one_stopped(client: Any) -> None:
 
 
 @pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
+def light(light_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of one file and empty curves: what is in them is for test_registry.py and test_dayrun.py."""
-
-    def save(folder: Any, *_: Any) -> Any:
-        (folder / "model").mkdir()
-        (folder / "model" / "MLmodel").write_text("{}")
-        return folder / "model"
-
-    monkeypatch.setattr("training.registry.save", save)
     monkeypatch.setattr("training.curves.drawn", lambda *_: Figure((1, 1), dpi=10))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handmade import SPECS, Publisher
+from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
 
 from headrace.config import parse
 from headrace.ids import id_of
@@ -33,32 +34,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's and SQLAlchemy's own
 ]
-SETTINGS = """
-[loop]
-name = "feed"
-[streams.impression]
-source = "none.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "none.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-tags = { kind = "ids", max = 4 }
-item = { kind = "id" }
-price = { kind = "number" }
-[track]
-uri = "%s"
-models = 2
-models_every_s = 0
-keep_days = 1
-"""
 DAY_US = 86_400_000_000
 EXAMPLE = {"user": "u1", "item": 7, "tags": ["a"], "price": 1.5}
 
@@ -103,7 +78,8 @@ def test_a_loop_of_four_days_is_shown_and_old_ones_go(
 ) -> None:
     uri = request.getfixturevalue(where)
     monkeypatch.chdir(tmp_path)  # a database without a server has its files here
-    settings = parse(SETTINGS % uri)
+    track = {"uri": uri, "models": 2, "models_every_s": 0, "keep_days": 1}
+    settings = parse(settings_text(USER, TAGS, ITEM, PRICE, **UNREAD, track=track))
     loop = open_loop(open_store(str(tmp_path / "loop")), "feed")
     publisher = Publisher(loop.store)
     publisher.start(created_at_us=20_000 * DAY_US)

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from settings import ITEM, UNREAD, USER, settings_text
+from trainers import parameters, trainer_of, versions
 
 from headrace import metrics, status
 from headrace.clock import now_us as trainer_now
@@ -15,28 +17,12 @@ from headrace.delta import Digest, decode_rows
 from headrace.errors import Ambiguous, Busy, SettingsError, StoreFull
 from headrace.published import PublishedTable
 from headrace.requests import ask
-from headrace.version import VersionRecord, contains, pin_of, rollback_of, trained_in
+from headrace.version import contains, pin_of, rollback_of, trained_in
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 OFTEN = {"train": {"checkpoint_every_s": 1e-6, "snapshot_every": 2}}
 NEVER = {"train": {"checkpoint_every_s": 1e9, "snapshot_every": 10**6}}
-
-
-def trainer_of(feed: Any, **changes: Any) -> Any:
-    from training.trainer import Trainer
-
-    return Trainer(feed.loop, feed.settings, **changes)
-
-
-def versions(feed: Any) -> list[VersionRecord]:
-    log = feed.loop.version_log()
-    return [VersionRecord.from_entry(log.read(seq)) for seq in log.seqs()]
-
-
-def parameters(trainer: Any) -> dict[str, bytes]:
-    """All that a checkpoint would hold, bit by bit."""
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
 
 
 def test_a_loop_begins_with_the_prior_and_each_record_becomes_a_version(feed: Any) -> None:
@@ -445,28 +431,7 @@ def everything(trainer: Any) -> Any:
 def test_a_model_without_a_tower_keeps_its_bias_as_the_offset(feed: Any) -> None:
     from headrace.config import parse
 
-    text = """
-[loop]
-name = "test"
-root = "memory://x"
-[streams.impression]
-source = "x.parquet"
-id = "id"
-time = "time"
-[streams.click]
-source = "x.parquet"
-id = "id"
-time = "time"
-[label]
-mode = "implicit"
-wait_s = 1
-attribution_s = 2
-[features]
-user = { kind = "id" }
-item = { kind = "id" }
-[model]
-kind = "lr"
-"""
+    text = settings_text(USER, ITEM, loop={"name": "test", "root": "memory://x"}, **UNREAD, model={"kind": "lr"})
     loop = feed("lr")
     loop.settings = parse(text)
     trainer = trainer_of(loop)

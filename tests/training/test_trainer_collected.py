@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from trainers import parameters
 
 from headrace import control
 from headrace.collector import ShardCollector, VersionCollector
@@ -24,10 +25,6 @@ def collected(feed: Any, now_us: int) -> None:
             pass
         collector.settled()
         collector.run(now_us, force=True)
-
-
-def parameters(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
 
 
 def test_it_starts_again_after_collection_and_learns_on(feed: Any, caplog: pytest.LogCaptureFixture) -> None:

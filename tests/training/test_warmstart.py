@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from trainers import parameters, trainer_of
 
 from headrace import clock
 from headrace.errors import ImportRefused
@@ -61,16 +62,6 @@ def imported(feed: Any, path: Path, *pairs: tuple[str, str], **vocabularies: lis
     layers = layers_of(path)
     layers |= {name: layers[name].named(lines, "words.txt") for name, lines in vocabularies.items()}
     return begin(feed.loop, feed.settings, taken(layers, feed.settings, pairs), now_us=clock.now_us())
-
-
-def trainer_of(feed: Any) -> Any:
-    from training.trainer import Trainer
-
-    return Trainer(feed.loop, feed.settings)
-
-
-def parameters(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
 
 
 def version(feed: Any, number: int) -> VersionRecord:

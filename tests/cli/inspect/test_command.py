@@ -5,31 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
+from settings import USER, settings_text
 
 from headrace.cli.app import run
 
 T0 = 1_700_000_000
-SETTINGS = """
-[loop]
-name = "t"
-[streams.impression]
-source = "shown.jsonl"
-id = "id"
-time = "t"
-time_unit = "s"
-[streams.click]
-source = "clicks.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 30
-attribution_s = 600
-[features]
-user = { kind = "id" }
-site = { kind = "category" }
-"""
+SETTINGS = settings_text(
+    USER,
+    'site = { kind = "category" }',
+    loop={"name": "t"},
+    streams={"time_unit": "s"},
+    impression={"source": "shown.jsonl", "time": "t"},
+    click={"source": "clicks.jsonl", "time": "at"},
+    label={"wait_s": 30, "attribution_s": 600},
+)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from handmade import Publisher
+from settings import settings_text
 
 from headrace import config
 from headrace.delta import TableSpec
@@ -29,27 +30,12 @@ if TYPE_CHECKING:
 S = 1_000_000
 T0 = 1_700_000_000 * S
 USERS = 12
-SETTINGS = """[loop]
-name = "feed"
-[streams.impression]
-source = "i.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[streams.click]
-source = "c.jsonl"
-id = "id"
-time = "at"
-time_unit = "s"
-[label]
-mode = "implicit"
-wait_s = 5
-attribution_s = 60
-[features]
-user = { kind = "id" }
-[pipeline]
-disorder_s = 2
-"""
+SETTINGS = settings_text(
+    streams={"time": "at", "time_unit": "s"},
+    impression={"source": "i.jsonl"},
+    click={"source": "c.jsonl"},
+    pipeline={"disorder_s": 2},
+)
 SCHEMA = Schema((Feature("user", "id", ("user",)),))
 SPECS = (TableSpec("linear", 1, "f32", ("user",)),)
 
