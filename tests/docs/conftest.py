@@ -99,6 +99,8 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pa.csv.write_csv(table, folder / "events.csv")
     with (folder / "events.jsonl").open("w") as log:
         log.writelines(json.dumps(row, default=datetime.isoformat) + "\n" for row in table.to_pylist())
+    scores = pa.array([0.1 + k % 7 / 10 for k in range(len(table))])  # of a model that the user has
+    pa.parquet.write_table(pa.table({"id": table["id"], "score": scores}), folder / "predictions.parquet")
     return folder
 
 
@@ -130,7 +132,9 @@ def folder_for(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
 
     def made(text: str) -> Path:
         here = tmp_path / "here"
-        begins = "headrace init" in text or not re.search(r"^ *headrace (?!demo)|```(toml|python)", text, re.MULTILINE)
+        begins = re.search(r"^ *headrace init", text, re.MULTILINE) or not re.search(
+            r"^ *headrace (?!demo)|```(toml|python)", text, re.MULTILINE
+        )
         shutil.copytree(request.getfixturevalue("events" if begins else "ran"), here)
         (here / ".venv").symlink_to(sys.prefix)
         return tmp_path

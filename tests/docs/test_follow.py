@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ELSEWHERE = {  # how commands begin that are not run here: where they are, and the words that run them there
-    "make demo": ("tests/cli/test_demo.py", '"headrace.cli", "demo"'),
+    "make demo": ("tests/loop/test_newcomer.py", '"demo"]'),
+    "headrace import": (
+        "tests/cli/test_importing.py",
+        '"import", "old.keras", *pairs',
+    ),  # needs an empty loop and a model
     "make test": (".ci/run", "make test"),
     "make check": (".ci/run", "make check"),
     "make slow": (".ci/run", "make slow"),
