@@ -51,7 +51,7 @@ tags = { kind = "ids", max = 4 }
 hour = { kind = "time", part = "hour" }
 user_x_hour = { kind = "cross", of = ["user", "hour"] }
 """
-EVENT = {"id": "a", "at": 1_700_000_000, "user": 'it\'s "me"', "price": None, "tags": ["x", "y"]}
+EVENT = {"id": "a", "at": 1_700_000_000, "user": 'it\'s "me"', "price": None, "tags": ["x", None, "y"]}
 
 
 @pytest.fixture
