@@ -4,7 +4,8 @@
         client.predict({"user": "u7", "item": ["a", "b", "c"]}).scores
 
 A single value is shared by all candidates, a list has one for each; None is missing. A feature of kind `ids` takes a
-list (shared) or a list of lists. `Ids([...])` are ids that the caller hashed (`headrace.ids`), with `schema=`.
+list (shared) or a list of lists, in which nothing may be None: a request cannot say so. `Ids([...])` are ids that the
+caller hashed (`headrace.ids`), with `schema=`.
 
 Every call has a deadline. A call that finds the server starting or stopping (UNAVAILABLE) is tried again, up to four
 times within the deadline, by gRPC itself; no other error is. Errors are those of headrace.errors.
@@ -206,9 +207,27 @@ def values_of(name: str, value: Any) -> wire.Values:
     lengths: list[int] = []
     missing = [place for place, item in enumerate(items) if item is None]
     if any(isinstance(item, list | tuple | np.ndarray) for item in items):
-        lists = [[] if item is None else list(item) for item in items]
+        lists = [[] if item is None else _list(name, item) for item in items]
         lengths, items = [len(item) for item in lists], [part for item in lists for part in item]
     return wire.Values(**_typed(name, items, hashed=hashed), lengths=lengths, missing=missing)
+
+
+def _list(name: str, item: Any) -> list[Any]:
+    """The list of one candidate. InvalidRequest if it is none, or a value in it is missing."""
+    if not isinstance(item, list | tuple | np.ndarray):
+        raise InvalidRequest(
+            f"feature '{name}' has lists and, beside them, {item!r}",
+            hint="give every candidate a list, or None where there is none",
+            feature=name,
+        )
+    values = item.tolist() if isinstance(item, np.ndarray) else list(item)
+    if any(value is None for value in values):
+        raise InvalidRequest(
+            f"feature '{name}' has a missing value (None) inside a list",
+            hint=f"leave it out, or send Ids with what training has in its place: headrace.ids.null_id('{name}')",
+            feature=name,
+        )
+    return values
 
 
 def _typed(name: str, items: Sequence[Any], *, hashed: bool) -> dict[str, Any]:

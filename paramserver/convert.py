@@ -170,19 +170,38 @@ def _lists(feature: Feature, values: wire.Values) -> Ragged:
     """Without `lengths`: one list that all candidates share."""
     hashed = values.WhichOneof("values") == "ids"
     flat = None if hashed else _flat(values)
-    given = _hashed(feature, values) if flat is None else flat
-    lengths = np.array(values.lengths or [len(given)], np.int64)
+    given: Any = _hashed(feature, values) if flat is None else flat
+    lengths = np.array(values.lengths or _unlisted(feature, values, len(given)), np.int64)
     if lengths.sum() != len(given):
         raise InvalidRequest(
             f"the lengths of feature '{feature.name}' add up to {lengths.sum()}, but it has {len(given)} values",
             feature=feature.name,
         )
-    _missing(feature, values, len(lengths))  # a missing list is an empty one
+    missing = _missing(feature, values, len(lengths))
+    if missing:  # a missing list is an empty one, whatever stands there
+        listed = np.ones(len(lengths), np.bool_)
+        listed[missing] = False
+        kept = np.repeat(listed, lengths)
+        lengths[missing] = 0
+        given = given.filter(pa.array(kept)) if flat is not None else given[kept]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     if flat is not None:
-        column = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
+        column = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), given)
         return Ragged.of(_encoded(feature, column))
     return _first(given, offsets, feature.max)
+
+
+def _unlisted(feature: Feature, values: wire.Values, n: int) -> list[int]:
+    """Lengths of `n` values that come without: one list, or, where all are missing, that many missing lists."""
+    if not values.missing:
+        return [n]
+    if len(set(values.missing)) < n:
+        raise InvalidRequest(
+            f"feature '{feature.name}' has a missing value inside a list",
+            hint="leave it out; of several candidates give each a list: [[…], …]",
+            feature=feature.name,
+        )
+    return [1] * n or [0]
 
 
 def _encoded(feature: Feature, values: pa.Array) -> pa.Array:

@@ -80,17 +80,17 @@ def _spec(name: str, dtype: str, rank: int) -> Any:
 
 
 def input_names(features: Iterable[str]) -> dict[str, str]:
-    """Feature -> the name of its input: its own, with `_` where it is a word of Python or differs from one before in
-    nothing but capitals, which TensorFlow does not take.
+    """Feature -> the name of its input: its own, with `_` where it is a word of Python, `self`, or differs from one
+    before in nothing but capitals, which TensorFlow does not take.
 
-    >>> input_names(["user", "class", "User"])
-    {'user': 'user', 'class': 'class_', 'User': 'User_'}
+    >>> input_names(["user", "class", "User", "self"])
+    {'user': 'user', 'class': 'class_', 'User': 'User_', 'self': 'self_'}
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for feature in features:
         name = feature
-        while iskeyword(name) or name.lower() in taken:
+        while iskeyword(name) or name == "self" or name.lower() in taken:
             name += "_"
         names[feature] = name
         taken.add(name.lower())

@@ -1,8 +1,9 @@
 """Rows of Embedding layers in Keras models, and the text that each row stands for.
 
 A Keras archive (.keras, .h5) is read by `keras.models.load_model`, in its safe mode; the vocabulary of a layer is that
-of the StringLookup or IntegerLookup whose output it reads. Of a SavedModel only the variables are read, by their names
-(`…/<layer>/embeddings`): what its lookups hold is not told, so their vocabularies come from files.
+of the StringLookup or IntegerLookup whose output it reads, as it is: between the two may be only what changes no number
+(`PASSING`). Of a SavedModel only the variables are read, by their names (`…/<layer>/embeddings`): what its lookups hold
+is not told, so their vocabularies come from files.
 
     row of a layer     first the mask, if the lookup has one, then those out of the vocabulary, then a row for each text
 """
@@ -24,18 +25,25 @@ from training.paths import check_model
 from training.runtime import tf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 Floats = npt.NDArray[np.float32]
 
 UNKNOWN: Final = "[UNK]"
+PASSING: Final = frozenset(
+    {
+        *("Reshape", "Flatten", "Ravel", "Permute", "Transpose", "ExpandDims", "Squeeze", "RepeatVector", "Repeat"),
+        *("GetItem", "Split", "Stack", "Concatenate", "Identity", "Dropout", "SpatialDropout1D"),
+    }
+)
+"""Operations of Keras whose output has numbers of their inputs and no others."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """rows: float32 [n, width]. texts: of the last rows, one each; None: not known, and why they cannot be, if so.
-    unknown: numbers of the rows that are out of the vocabulary.
+    """rows: float32 [n, width]. texts: of the rows from `first` on, one each; None: not known, and why, if it is known.
+    unknown: numbers of the rows that are out of the vocabulary. nameable: whether a file of texts could help.
     """
 
     name: str
@@ -44,25 +52,36 @@ class Layer:
     unknown: tuple[int, ...] = ()
     first: int = 0  # row of the first text
     why: str = ""
+    nameable: bool = True
 
     def named(self, lines: list[str], file: str) -> Layer:
-        """With the texts of a vocabulary file. ImportRefused if they are not as many as rows."""
-        first = 0
-        if len(lines) == len(self.rows) - 1:  # as a lookup counts: row 0 is out of the vocabulary
-            return replace(self, texts=tuple(lines), unknown=(0,), first=1)
-        if len(lines) != len(self.rows):
+        """With the texts of a vocabulary file. ImportRefused if they are not as many as rows.
+
+        As `get_vocabulary()` gives them, an empty line (the mask) and those of `[UNK]` come first: then a line is a row
+        and rows behind the last may be spare. Without, one line less than rows leaves out row 0, which is unknown.
+        """
+        masked = int(lines[0] == "")
+        first = next((at for at in range(masked, len(lines)) if lines[at] != UNKNOWN), len(lines))
+        spare = len(self.rows) - len(lines)
+        if spare not in (0, 1):
             raise ImportRefused(
                 f"layer '{self.name}' has {len(self.rows):,} rows, but {file} has {len(lines):,} lines",
                 hint="give one line per row, in their order; without a line for row 0 if it is out of the vocabulary",
                 layer=self.name,
             )
-        unknown: tuple[int, ...] = ()
-        for at, text in enumerate(lines[:2]):  # as `get_vocabulary()` gives them: "" masks, "[UNK]" is unknown
-            if text not in ("", UNKNOWN):
-                break
-            first = at + 1
-            unknown = (at,) if text == UNKNOWN else unknown
-        return replace(self, texts=tuple(lines[first:]), unknown=unknown, first=first)
+        odd = [at for at, text in enumerate(lines) if text == UNKNOWN and at >= first]
+        if spare and first == masked and lines[0] in ("", "-1"):
+            odd.insert(0, 0)
+        if odd:
+            raise ImportRefused(
+                f"line {odd[0] + 1} of {file} is {lines[odd[0]]!r}, which may be a text or stand for none",
+                hint=f"write what get_vocabulary() gives: an empty line for the mask, if there is one, then {UNKNOWN}, "
+                "then one text per row",
+                layer=self.name,
+            )
+        if spare and not first:
+            return replace(self, texts=tuple(lines), unknown=(0,), first=1)
+        return replace(self, texts=tuple(lines[first:]), unknown=tuple(range(masked, first)), first=first)
 
 
 def layers_of(path: Path) -> dict[str, Layer]:
@@ -97,9 +116,12 @@ def _of_keras(path: Path) -> Iterator[Layer]:
 
 def _layer_of(layer: Any) -> Layer:
     rows = np.asarray(keras.ops.convert_to_numpy(layer.embeddings), np.float32)
-    lookup, why = _lookup_before(layer)
-    if lookup is None:
-        return Layer(layer.name, rows, why=why)
+    found = list(dict.fromkeys(one for one in _before(layer, _passes) if not _passes(one)))
+    lookups = [one for one in found if isinstance(one, keras.layers.StringLookup | keras.layers.IntegerLookup)]
+    if len(lookups) != 1 or len(found) != 1 or lookups[0].output_mode != "int" or lookups[0].name.endswith(".lines"):
+        why, nameable = _why(found, _before(layer, lambda _: True))
+        return Layer(layer.name, rows, why=why, nameable=nameable)
+    lookup = lookups[0]
     texts = tuple(str(text) for text in lookup.get_vocabulary(include_special_tokens=False))
     first = lookup.vocabulary_size() - len(texts)
     if first + len(texts) > len(rows):
@@ -108,21 +130,38 @@ def _layer_of(layer: Any) -> Layer:
     return Layer(layer.name, rows[: first + len(texts)], texts, tuple(range(masked, first)), first)
 
 
-def _lookup_before(layer: Any) -> tuple[Any, str]:
-    """The lookup whose output the layer reads, or None and why there is none."""
-    for node in layer._inbound_nodes:  # noqa: SLF001
-        for tensor in node.arguments.keras_tensors:
-            before = tensor._keras_history.operation  # noqa: SLF001
-            if isinstance(before, keras.layers.StringLookup | keras.layers.IntegerLookup):
-                if before.name.endswith(".lines"):
-                    return None, "it is a table of a headrace export: its words are hashes of all features"
-                return before, ""
-            if isinstance(before, keras.layers.Hashing | keras.layers.HashedCrossing):
-                return None, f"its rows are buckets of '{before.name}': many words share one"
-            found, why = _lookup_before(before)
-            if found is not None or why:
-                return found, why
-    return None, ""
+def _before(layer: Any, through: Callable[[Any], bool]) -> Iterator[Any]:
+    """The operations that made what a layer reads, wherever it stands, and those before one that is gone `through`."""
+    nodes, seen = list(layer._inbound_nodes), set()  # noqa: SLF001
+    while nodes:
+        for tensor in nodes.pop(0).arguments.keras_tensors:
+            history = tensor._keras_history  # noqa: SLF001
+            operation, at = history.operation, history.node_index
+            if (operation, at) in seen:
+                continue
+            seen.add((operation, at))
+            yield operation
+            if through(operation):
+                nodes.append(operation._inbound_nodes[at])  # noqa: SLF001
+
+
+def _passes(operation: Any) -> bool:
+    kind = type(operation).__name__
+    return kind in PASSING or (kind == "Cast" and operation.dtype in ("int32", "int64"))
+
+
+def _why(found: Sequence[Any], ancestors: Iterable[Any]) -> tuple[str, bool]:
+    """Why what the operations `found` made are no places of one lookup, and whether a file of texts could help."""
+    for one in ancestors:
+        if isinstance(one, keras.layers.Hashing | keras.layers.HashedCrossing):
+            return f"its rows are buckets of '{one.name}': many words share one", False
+        if one.name.endswith(".lines"):
+            return "it is a table of a headrace export: its words are hashes of all features", False
+    others = [one for one in found if not isinstance(one, keras.layers.InputLayer)]
+    if not others:
+        return "", True
+    names = " and ".join(f"'{one.name}'" for one in found)
+    return f"it reads what {names} make{'s' * (len(found) == 1)}, not the places of one lookup", True
 
 
 def _of_saved_model(path: Path) -> Iterator[Layer]:

@@ -103,7 +103,7 @@ def _put(state: State, part: Taken) -> None:
 def _taken(layer: Layer, feature: Feature, design: Design) -> Taken:
     table = _table_of(layer, feature, design)
     if layer.texts is None:
-        hint = "map another layer" if layer.why else f"give one text per row: --vocabulary {layer.name}=FILE"
+        hint = f"give one text per row: --vocabulary {layer.name}=FILE" if layer.nameable else "map another layer"
         why = layer.why or "the model has no words for them"
         raise ImportRefused(f"the rows of '{layer.name}' have no texts: {why}", hint=hint, layer=layer.name)
     ids = ids_of(feature.name, pa.array(layer.texts, pa.string()))

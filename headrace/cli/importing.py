@@ -11,6 +11,7 @@ from headrace import clock
 from headrace.cli import options, resident, terminal
 from headrace.cli.quiet import native_output
 from headrace.errors import ImportRefused
+from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +58,8 @@ def import_(
     check_model(model)
     if wanted:
         loop = options.open_loop(settings, create=True)
-        check_begun(loop.version_log().head())
+        before = loop.version_log().head()
+        check_begun(before)
         resident.alone(loop, "trainer", "stop it first: a trainer that runs has begun already")
     with native_output("import"):
         terminal.say("starting TensorFlow (10 to 30 s) …")
@@ -73,6 +75,8 @@ def import_(
 
         parts = taken(layers, settings, wanted)
         entry = begin(loop, settings, parts, now_us=clock.now_us())
+    if before is not None and VersionRecord.from_entry(before).checkpoint is not None:
+        terminal.say(f"the rows of the import before, version {before.seq}, are left: name all pairs in one import")
     rows = [{"layer": p.layer, "feature": p.feature, "table": p.table, "rows": len(p.ids)} for p in parts]
     if as_json:
         terminal.show_json({"version": entry.seq, "imported": rows})
@@ -107,7 +111,8 @@ def _show(layers: Mapping[str, Layer], settings: Settings, *, as_json: bool) -> 
 
 def _words(layer: Layer) -> str:
     if layer.texts is None:
-        return f"not known: {layer.why or 'give --vocabulary'}"
+        told = [layer.why, "give --vocabulary" if layer.nameable else ""]
+        return f"not known: {'; '.join(text for text in told if text)}"
     return f"{len(layer.texts):,} texts: {', '.join(layer.texts[:3])}{', …' if len(layer.texts) > 3 else ''}"
 
 
@@ -132,7 +137,7 @@ def _vocabulary(text: str, wanted: Sequence[tuple[str, str]]) -> tuple[str, str]
 
 def _lines(path: Path) -> tuple[str, list[str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ImportRefused(
             f"the vocabulary {path} cannot be read: {error}",

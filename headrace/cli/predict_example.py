@@ -30,7 +30,7 @@ def first_request(settings: Settings) -> dict[str, Any]:
     for _, found in parsed(settings, "impression", rows=1):
         for events in found.events:
             values = events.slice(0, 1).select(names).to_pylist()[0]
-            return {name: [value or []] if name in lists else _plain(value) for name, value in values.items()}
+            return {name: [_list(value)] if name in lists else _plain(value) for name, value in values.items()}
     raise SourceVanished(
         f"{settings.impression.source} has no event that could be an example",
         hint="give features: `headrace predict --example user=u1 …`",
@@ -67,6 +67,11 @@ echo {framed} | base64 -d | curl -s --http2-prior-knowledge \\
     -H 'content-type: application/grpc' -H 'te: trailers' --data-binary @- \\
     http://{address}/{METHOD} -o answer.bin
 """
+
+
+def _list(values: list[Any] | None) -> list[Any]:
+    """Without what is missing in it, which a request cannot say."""
+    return [value for value in values or [] if value is not None]
 
 
 def _plain(value: Any) -> Any:

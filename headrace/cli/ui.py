@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOST: Final = "127.0.0.1"
+LOOPBACK: Final = (HOST, "::1", "localhost")
 SQLITE: Final = "sqlite:///"
 READY_S: Final = 180.0
 TRIM: Final = {
@@ -70,6 +71,8 @@ def ui(
             if _ready(server, address, stop):
                 _say(page(address, experiment), as_json=as_json)
                 terminal.say("Ctrl-C ends it")
+            elif server.poll() is None and not stop():
+                terminal.say(f"after {READY_S:g} s nothing answers at {address}: {log} says more; Ctrl-C ends it")
             while not stop() and server.poll() is None:
                 time.sleep(0.1)
         finally:
@@ -129,9 +132,13 @@ def _ready(server: subprocess.Popen[bytes], address: str, stop: Callable[[], boo
 
 
 def _get(url: str, timeout_s: float) -> bytes:
-    from urllib.request import urlopen
+    """What is at a URL. A proxy of the environment is not asked for what is on loopback."""
+    from urllib.parse import urlsplit
+    from urllib.request import ProxyHandler, build_opener
 
-    with urlopen(url, timeout=timeout_s) as answer:  # noqa: S310  http or https, as the settings say
+    here = (urlsplit(url).hostname or "") in LOOPBACK
+    opener = build_opener(ProxyHandler({})) if here else build_opener()
+    with opener.open(url, timeout=timeout_s) as answer:  # http or https, as the settings say
         data: bytes = answer.read()
         return data
 

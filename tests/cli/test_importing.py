@@ -11,6 +11,7 @@ from settings import PRICE, USER, settings_text
 
 from headrace import config
 from headrace.cli.app import run
+from headrace.ids import id_of
 from headrace.loop import open_loop
 from headrace.store import open_store
 from headrace.version import VersionRecord
@@ -77,6 +78,23 @@ def test_it_begins_a_loop(capsys: pytest.CaptureFixture[str], folder: Path) -> N
         assert arrays["table/linear/weights"].shape == (6, 1)
     assert run(["log", "verify", "--deep"]) == 0
     assert run(["versions", "show"]) == 0
+
+
+def test_another_import_says_what_it_leaves_and_a_mark_of_utf_8_is_no_text(
+    capfd: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    assert run(["import", "old.keras", "--map", "words=user"]) == 0
+    assert "the import before" not in capfd.readouterr().err
+    (folder / "words.txt").write_bytes(b"\xef\xbb\xbfx\r\ny\r\nz\r\n")
+    assert run(["import", "old.keras", "--map", "numbered=user", "--vocabulary", "words.txt"]) == 0
+    said = capfd.readouterr().err
+    assert "the rows of the import before, version 0, are left: name all pairs in one import" in said
+    record = head()
+    assert record is not None
+    assert record.checkpoint is not None
+    with np.load(folder / "loop" / record.checkpoint.path) as arrays:
+        ids = set(arrays["table/linear/ids"].tolist())
+        assert ids - {-1} == {id_of("user", text) for text in "xyz"}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ SETTINGS = settings_text(
     click={"source": "clicks.jsonl"},
     serve={"port": 0},
 )
-EVENT = {"id": "a", "at": 1_700_000_000, "user": 'it\'s "me"', "price": None, "tags": ["x", "y"]}
+EVENT = {"id": "a", "at": 1_700_000_000, "user": 'it\'s "me"', "price": None, "tags": ["x", None, "y"]}
 
 
 @pytest.fixture

@@ -57,6 +57,29 @@ def test_a_server_in_the_settings_is_named_not_started(
     assert ui.page(address, "other") == f"{address}/#/experiments"
 
 
+def test_a_proxy_is_not_asked_for_loopback(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twin: of what is elsewhere it is asked, and is not there."""
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert "/experiments/7/" in ui.page(address, "feed")
+    with pytest.raises(OSError, match="refused"):
+        ui._get("http://elsewhere.invalid/", 1)
+
+
+def test_it_says_so_where_nothing_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ui, "READY_S", 0.1)
+    monkeypatch.setattr(ui, "_start", lambda *_: subprocess.Popen(["sleep", "0.5"], start_new_session=True))
+    assert ui.ui(port=0, logs=tmp_path, config=settings(tmp_path)) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"{tmp_path / 'ui.log'} says more" in said.err
+
+
 def test_before_anything_was_tracked_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"mlflow\.db yet") as error:
         ui.ui(port=0, logs=tmp_path, config=settings(tmp_path))

@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 from handmade import PRIOR, SCHEMA, SPECS, Publisher, linear_tower
 
-from headrace import clock, pyfunc
+from headrace import clock, config, pyfunc
+from headrace.cli.sources import parsed
 from headrace.delta import Numbers
 from headrace.errors import DamagedFile, InvalidRequest, MissingFeature, NewerFormat, WrongType
 from headrace.features import Feature
-from headrace.ids import cross_of, id_of, ids_of, unknown_id
+from headrace.ids import cross_of, id_of, ids_of, null_id, unknown_id
 from headrace.record import sha256_of
 from headrace.schema import Schema
 from headrace.store import open_store
-from paramserver.client import values_of
+from paramserver.client import Ids, values_of
 from paramserver.predict import Predictor
 from paramserver.replica import Replica
 from protos import headrace_pb2 as wire
@@ -29,13 +30,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMED = Schema((*SCHEMA.features, Feature("hour", "time", ("at",), part="hour", time_unit="s")))
+EVENTS = """
+[loop]
+name = "feed"
+[streams.impression]
+source = "events.jsonl"
+id = "id"
+time = "at"
+time_unit = "s"
+[streams.click]
+source = "events.jsonl"
+id = "id"
+time = "at"
+time_unit = "s"
+[label]
+mode = "implicit"
+wait_s = 5
+attribution_s = 60
+[features]
+tags = { kind = "ids", max = 4 }
+"""
 USERS = [f"u{i}" for i in range(20)]
 
 
 def rows_for(publisher: Publisher, seed: int) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     ids = [id_of("user", user) for user in USERS] + [id_of("item", f"{i}") for i in range(10)]
-    ids += [id_of("tags", "a"), id_of("tags", "b"), unknown_id("item"), unknown_id("tags")]
+    ids += [id_of("tags", "a"), id_of("tags", "b"), null_id("tags"), unknown_id("item"), unknown_id("tags")]
     members = [ids_of(name, values) for name, values in (("user", _arrow(USERS[:10])), ("item", _arrow(range(10))))]
     ids += cross_of("u_x_i", members).tolist()
     return {spec.name: {at: random.normal(size=spec.width).tolist() for at in ids} for spec in publisher.specs}
@@ -124,6 +145,33 @@ def test_columns_may_be_lists_and_more_than_the_features(publisher: Publisher, t
     frame = requests(3)
     columns = {name: frame[name].tolist() for name in frame.columns} | {"other": [1, 2, 3]}
     assert np.array_equal(model.predict(columns), model.predict(frame))
+
+
+def test_a_missing_value_inside_a_list_is_one_thing_to_all(publisher: Publisher, tmp_path: Path) -> None:
+    """Training takes it for the null id. So does the model; a request cannot say it, except by that id."""
+    expected = [id_of("tags", "a"), null_id("tags")]
+    (tmp_path / "events.jsonl").write_text('{"id": "1", "at": 1, "tags": ["a", null]}\n')
+    settings = config.parse(EVENTS.replace("events.jsonl", str(tmp_path / "events.jsonl")))
+    ((_, found),) = parsed(settings, "impression")
+    (events,) = found.events
+    assert events.column("tags").to_pylist() == [["a", None]]
+    assert settings.schema().encode(events).column("tags").to_pylist() == [expected]
+
+    model = pyfunc._load_pyfunc(str(written(publisher, tmp_path)))
+    frame = requests(1)
+    frame["tags"] = [["a", None]]
+    with pytest.raises(InvalidRequest, match=r"missing value \(None\) inside a list"):
+        served(publisher, frame)
+    replica = Replica(publisher.store, publisher.log)
+    replica.poll()
+    features = {name: values_of(name, frame[name].tolist()) for name in frame.columns if name != "tags"}
+    features["tags"] = values_of("tags", Ids([expected]))
+    request = wire.PredictRequest(features=features, schema_fingerprint=TIMED.fingerprint)
+    predictor = Predictor(replica, model="default", max_candidates=9, now_us=clock.now_us)
+    score = model.predict(frame)[0]
+    assert score == np.float32(predictor.predict(request).scores[0])
+    frame["tags"] = [["a", ""]]
+    assert score != model.predict(frame)[0], "the row of the null id counts"
 
 
 def test_bad_input_is_named(publisher: Publisher, tmp_path: Path) -> None:

@@ -33,6 +33,19 @@ def test_values_on_the_wire(value, kind, wire_values, lengths, missing):
     assert (list(values.lengths), list(values.missing)) == (lengths, missing)
 
 
+@pytest.mark.parametrize("value", [[["a", None]], [None, ["a"], [1, None]], [np.array([None])], Ids([[1, None]])])
+def test_nothing_inside_a_list_may_be_missing(value):
+    with pytest.raises(InvalidRequest, match="feature 'f' has a missing value") as refused:
+        values_of("f", value)
+    assert "null_id('f')" in refused.value.hint
+
+
+def test_beside_lists_there_are_lists_alone():
+    with pytest.raises(InvalidRequest, match="has lists and, beside them, 'bc'"):
+        values_of("f", [["a"], "bc"])
+    assert list(values_of("f", [np.array(["a"]), ("b",)]).strings.values) == ["a", "b"]
+
+
 @pytest.mark.parametrize("value", [["a", 1], [True, 1], [object()], [b"x"]])
 def test_values_of_no_one_known_type_are_refused(value):
     with pytest.raises(InvalidRequest, match="feature 'f' has values of the type"):

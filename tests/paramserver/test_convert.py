@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidRequest
 from headrace.features import Feature
+from headrace.ids import id_of
 from headrace.schema import Schema
 from headrace.scoring import Inputs
 from paramserver import convert
@@ -38,6 +39,7 @@ TYPES = {
     "price": pa.float64(),
     "tags": pa.list_(pa.string()),
 }
+BASE = {"user": "u", "level": 1, "member": True, "age": 1, "hour": 0, "price": 1}
 VALUES = {
     "user": st.text(max_size=5),
     "level": st.integers(-(2**63), 2**63 - 1),
@@ -118,6 +120,36 @@ def test_of_long_lists_the_first_count_also_as_ids():
     base = {"user": "u", "level": 1, "member": True, "age": 1, "hour": 0, "price": 1}
     inputs = inputs_of(request_of(base | {"tags": Ids([[1, 2, 3], [], [4]])}, SCHEMA.fingerprint), SCHEMA, 10)
     assert (inputs.lists["tags"].values.tolist(), inputs.lists["tags"].offsets.tolist()) == ([1, 2, 4], [0, 2, 2, 3])
+
+
+def hashed_of(values):
+    """Ids instead of texts."""
+    return Ids(None if values is None else [one and [id_of("tags", text) for text in one] for one in values])
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_a_missing_list_is_an_empty_one(hashed):
+    def lists(values):
+        values = hashed_of(values) if hashed else values
+        features = BASE | {"tags": values}
+        found = inputs_of(request_of(features, SCHEMA.fingerprint), SCHEMA, 10).lists["tags"]
+        return [len(found.values), found.offsets.tolist()]
+
+    assert lists(None) == lists([[]]) == [0, [0, 0]]
+    assert lists([None, None]) == lists([[], []]) == [0, [0, 0, 0]]
+    assert lists([["a"], None]) == [1, [0, 1, 1]]
+    ignored = values_of("tags", [["a", "b"], ["c"]])
+    ignored.missing.append(0)  # another client may leave there what it likes
+    request = request_of(BASE)
+    request.features["tags"].CopyFrom(ignored)
+    found = inputs_of(request, SCHEMA, 10).lists["tags"]
+    assert (found.values.tolist(), found.offsets.tolist()) == ([id_of("tags", "c")], [0, 0, 1])
+
+
+@pytest.mark.parametrize("values", [["a", None], [None, "a"], Ids([None, 3])])
+def test_inside_a_shared_list_nothing_may_be_missing(values):
+    with pytest.raises(InvalidRequest, match="'tags' has a missing value inside a list"):
+        inputs_of(request_of(BASE | {"tags": values}, SCHEMA.fingerprint), SCHEMA, 10)
 
 
 def test_a_time_whose_form_the_schema_does_not_say_is_sent_as_text():

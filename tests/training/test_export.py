@@ -35,6 +35,7 @@ SETTINGS = settings_text(
     'tags = { kind = "ids", max = 3 }',
     'class = { kind = "category" }',
     'embedding = { kind = "id", column = "item" }',
+    'self = { kind = "category", column = "class" }',
     'age = { kind = "bucket", edges = [0.1, 18, 65] }',
     'hour = { kind = "time", part = "hour", time_zone = "America/New_York", column = "at" }',
     'day = { kind = "time", part = "day", column = "at" }',
@@ -95,7 +96,7 @@ def as_tensors(settings: Any, values: dict[str, list[Any]]) -> dict[str, np.ndar
             return np.array([-(2**63) if value is None else value for value in given])
         return np.array([text(value) for value in given])
 
-    names = {"class": "class_", "User": "User_"}  # a word of Python; one that differs in capitals alone
+    names = {"class": "class_", "self": "self_", "User": "User_"}  # words of Python; one differs in capitals alone
     return {names.get(f.name, f.name): column(f) for f in settings.schema().features if f.kind != "cross"}
 
 

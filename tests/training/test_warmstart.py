@@ -44,7 +44,8 @@ def keras_model(path: Path, width: int = 8, *, oov: int = 1, mask: str | None = 
     numbers = keras.layers.Embedding(9, 8, name="numbered")(keras.Input((), dtype="int64", name="number"))
     hashed = keras.layers.Hashing(5, name="buckets")(keras.Input((), dtype="string", name="hashed"))
     model = keras.Model([user, numbers._keras_history.operation.input, hashed._keras_history.operation.input],
-                        [out, numbers, keras.layers.Embedding(5, 8, name="bucketed")(hashed)])  # fmt: skip
+                        [out, numbers, keras.layers.Embedding(5, 8, name="bucketed")(hashed),
+                         keras.layers.Embedding(42 + extra, 8, name="moved")(lookup(user) + 1)])  # fmt: skip
     drawn = np.random.default_rng(3).normal(0, 0.1, (40 + extra, width)).astype(np.float32)
     rows.set_weights([drawn])
     weight.set_weights([np.concatenate([np.zeros(extra), TRUTH]).astype(np.float32)[:, None]])
@@ -163,6 +164,93 @@ def test_a_saved_model_with_vocabulary_files(feed: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(table.read(rows), drawn[1:])
 
 
+@pytest.mark.parametrize(
+    ("words", "spare", "first", "unknown"),
+    [
+        (["[UNK]", "a", "b"], 1, 1, (0,)),  # Embedding(len(get_vocabulary()) + 1, …)
+        (["", "[UNK]", "[UNK]", "a"], 0, 3, (1, 2)),
+        (["", "[UNK]", "a"], 1, 2, (1,)),
+        (["", "a"], 0, 1, ()),
+        (["a", "b"], 1, 1, (0,)),
+        (["a", "b"], 0, 0, ()),
+    ],
+)
+def test_a_line_of_a_vocabulary_file_is_the_row_that_its_lookup_gives(
+    words: list[str], spare: int, first: int, unknown: tuple[int, ...]
+) -> None:
+    from training.kerasrows import Layer
+
+    layer = Layer("emb", np.zeros((len(words) + spare, 2), np.float32)).named(words, "words.txt")
+    texts = tuple(word for word in words if word not in ("", "[UNK]"))
+    assert (layer.texts, layer.first, layer.unknown) == (texts, first, unknown)
+
+
+@pytest.mark.parametrize(
+    ("words", "spare", "said"),
+    [
+        (["a", "[UNK]"], 0, r"line 2 of words\.txt is '\[UNK\]'"),
+        (["[MASK]", "[UNK]", "a"], 0, "line 2"),
+        (["-1", "7"], 1, "line 1 of words.txt is '-1'"),
+        (["", "a"], 1, "line 1 of words.txt is ''"),
+    ],
+)
+def test_a_vocabulary_file_that_says_two_things_is_refused(words: list[str], spare: int, said: str) -> None:
+    from training.kerasrows import Layer
+
+    with pytest.raises(ImportRefused, match=said) as refused:
+        Layer("emb", np.zeros((len(words) + spare, 2), np.float32)).named(words, "words.txt")
+    assert "what get_vocabulary() gives" in refused.value.hint
+
+
+def test_rows_are_named_by_a_lookup_only_where_the_model_reads_its_places_as_they_are(tmp_path: Path) -> None:
+    """Against the model itself: the row of a text is what the model answers to it."""
+    from training.kerasrows import layers_of
+    from training.runtime import tf
+
+    keras = tf.keras
+    ops = keras.ops
+    text, other = (keras.Input((), dtype="string", name=name) for name in ("text", "other"))
+    lookup = keras.layers.StringLookup(vocabulary=["a", "b", "c"], name="places")
+    hot = keras.layers.StringLookup(vocabulary=["a", "b", "c"], output_mode="multi_hot", name="hot")
+    second = keras.layers.StringLookup(vocabulary=["q", "r", "s"], name="second")
+    shaped = keras.layers.Reshape((1,), name="shape")
+    read = {
+        "plain": [lookup(text)],
+        "shaped": [shaped(lookup(text))],
+        "shaped_too": [shaped(second(other))],  # by the same layer
+        "dropped": [keras.layers.Dropout(0.5)(keras.layers.Flatten()(shaped(lookup(text))))],
+        "whole": [ops.cast(ops.expand_dims(lookup(text), 1), "int32")],
+        "twice": [lookup(text), lookup(other)],
+        "joined": [keras.layers.Concatenate()([shaped(lookup(text)), shaped(lookup(other))])],
+        "added": [lookup(text) + 1],
+        "odd": [ops.mod(lookup(text), 2)],
+        "least": [ops.minimum(lookup(text), 2)],
+        "back": [5 - lookup(text)],
+        "hots": [hot(text)],
+        "behind": [keras.layers.Reshape((1,))(lookup(text) + 1)],
+        "two": [lookup(text), second(other)],
+        "both": [keras.layers.Concatenate()([shaped(lookup(text)), shaped(second(other))])],
+        "given": [lookup(text), keras.Input((), dtype="int64", name="number")],
+    }
+    layers = {name: keras.layers.Embedding(8, 2, name=name) for name in read}
+    outputs = {name: [layers[name](one) for one in ones] for name, ones in read.items()}
+    model = keras.Model([text, other, read["given"][1]], outputs)
+    model.save(tmp_path / "m.keras")
+    answers = keras.Model([text, other], [outputs[name][0] for name in read])(
+        [tf.constant(["a", "b", "c"]), tf.constant(["q", "r", "s"])]
+    )
+    found = layers_of(tmp_path / "m.keras")
+    named = {name for name, layer in found.items() if layer.texts is not None}
+    assert named == {"plain", "shaped", "shaped_too", "dropped", "whole", "twice", "joined"}
+    for name, answer in zip(read, answers, strict=True):
+        if name in named:
+            rows = np.reshape(answer, (3, -1))[:, :2]
+            np.testing.assert_array_equal(rows, found[name].rows[found[name].first :], err_msg=name)
+    assert "what 'places' and 'second' make" in found["two"].why
+    assert "what 'hot' makes" in found["hots"].why
+    assert all(found[name].nameable and found[name].why for name in read if name not in named)
+
+
 def test_numbers_in_a_nested_model(feed: Any, tmp_path: Path) -> None:
     from training.kerasrows import layers_of
     from training.runtime import tf
@@ -208,6 +296,7 @@ def test_until_something_is_learned_one_may_import_again(feed: Any, model: Path)
         ([("user_rows", "user")], "lr", "have 8 numbers, those of feature 'user' 1", "dim = 8 in [model]"),
         ([("numbered", "user")], "mlp", "have no texts: the model has no words", "--vocabulary numbered=FILE"),
         ([("bucketed", "user")], "mlp", "buckets of 'buckets'", "map another layer"),
+        ([("moved", "user")], "mlp", "reads what 'add", "--vocabulary moved=FILE"),
         ([("user_rows", "user"), ("user_rows", "user")], "mlp", "both be the rows of 'user'", "map one"),
     ],
 )

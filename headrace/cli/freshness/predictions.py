@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -113,13 +114,13 @@ def _lines(path: Path, id_column: str, score_column: str | None) -> tuple[pa.Chu
             column = column or _column_of(path, list(row), id_column, score_column)
             ids.append(_text(row.get(id_column)))
             scores.append(row.get(column))
-    return pa.chunked_array([pa.array(ids, pa.string())]), _numbers(scores), column or SCORE
+    return _texts(path, id_column, ids), _numbers(path, column, scores), column or SCORE
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise SettingsError(
@@ -139,12 +140,32 @@ def _text(value: Any) -> str | None:
     return json.dumps(value)
 
 
-def _numbers(scores: Sequence[Any]) -> pa.ChunkedArray:
+def _texts(path: Path, column: str, texts: Sequence[str | None]) -> pa.ChunkedArray:
+    """A column of texts. SettingsError for one that UTF-8 cannot write: JSON may spell half a character."""
+    try:
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    except UnicodeEncodeError as broken:
+        raise SettingsError(
+            f"--compare {path}: {broken.object[:80]!r} in '{column}' is no text: it has half a character",
+            hint="\\ud800 to \\udfff mean nothing alone: write the text again, or leave the row out",
+            path=path,
+        ) from None
+
+
+def _numbers(path: Path, column: str, scores: Sequence[Any]) -> pa.ChunkedArray:
     """Float64, or text where one is no number."""
     plain = all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in scores)
     if plain:
-        return pa.chunked_array([pa.array([None if one is None else float(one) for one in scores], pa.float64())])
-    return pa.chunked_array([pa.array([None if one is None else _text(one) for one in scores], pa.string())])
+        return pa.chunked_array([pa.array([None if one is None else _float(one) for one in scores], pa.float64())])
+    return _texts(path, column, [None if one is None else _text(one) for one in scores])
+
+
+def _float(number: float) -> float:
+    """Infinite where a float does not reach: JSON's integers have no end."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _column_of(path: Path, columns: Sequence[str], id_column: str, score_column: str | None) -> str:
@@ -157,6 +178,13 @@ def _column_of(path: Path, columns: Sequence[str], id_column: str, score_column:
         )
     others = [name for name in columns if name != id_column]
     chosen = score_column or (SCORE if SCORE in others else others[0] if len(others) == 1 else None)
+    for name in (id_column, chosen):
+        if columns.count(name) > 1:
+            raise SettingsError(
+                f"--compare {path} has the column '{name}' {columns.count(name)} times",
+                hint="give each a name of its own",
+                path=path,
+            )
     if chosen in others:
         return chosen
     near = difflib.get_close_matches(score_column or SCORE, others, 1)

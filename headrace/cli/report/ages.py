@@ -70,7 +70,7 @@ class Pieces:
 
 
 def in_force(records: Records, watermark_of: Callable[[int], int | None]) -> Pieces:
-    """Ages of what was served in the span. watermark_of: of a version that was pinned."""
+    """Ages of what was served in the span. watermark_of: of a version that was pinned; without one, nothing is said."""
     versions = list(records.versions)
     if records.before_version is not None:
         versions.insert(0, records.before_version)

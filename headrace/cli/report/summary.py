@@ -9,6 +9,7 @@ from headrace import clock
 from headrace.cli import terminal
 from headrace.cli.report import ages, gates, losses, reliability
 from headrace.cli.report.records import read_records
+from headrace.errors import NotFound
 from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def report(
 ) -> Report:
     """Reads the root. rows: how many to score again for the reliability curve; 0 = none."""
     records = read_records(loop, span_us=span_us, now_us=now_us, advance=advance)
-    log = loop.version_log()
-    pieces = ages.in_force(records, lambda seq: VersionRecord.from_entry(log.read(seq)).watermark_us)
+    pieces = ages.in_force(records, lambda seq: _watermark_of(loop, seq))
     waits = ages.covered(records.versions, records.before_version)
     spent = ages.steps(records.versions, records.shards)
     found, why = _scored(loop, records, rows)
@@ -85,6 +85,14 @@ def report(
         },
     }
     return Report(settings, records, pieces, figures, found, why)
+
+
+def _watermark_of(loop: Loop, version: int) -> int | None:
+    """Of a version that was pinned. None = collected since, or nothing learned."""
+    try:
+        return VersionRecord.from_entry(loop.version_log().read(version)).watermark_us
+    except NotFound:
+        return None
 
 
 def _scored(loop: Loop, records: Records, rows: int) -> tuple[reliability.Scored | None, str]:

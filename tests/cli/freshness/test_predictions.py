@@ -79,6 +79,34 @@ def test_the_column_of_the_scores(tmp_path):
     assert "there is only the id" in refused(tmp_path / "r.parquet")[0]
 
 
+@pytest.mark.parametrize("header", ["id,score,score", "id,id,score", "id,p,p"])
+def test_a_column_that_is_there_twice_is_named(tmp_path, header):
+    (tmp_path / "p.csv").write_text(f"{header}\na,0.5,0.5\n")
+    twice = max(header.split(","), key=header.split(",").count)
+    message, hint = refused(tmp_path / "p.csv", score_column="p" if "p" in header else None)
+    assert f"has the column '{twice}' 2 times" in message
+    assert hint == "give each a name of its own"
+    pq.write_table(pa.table([["a"], [0.5], [0.5]], names=header.split(",")), tmp_path / "p.parquet")
+    assert f"has the column '{twice}' 2 times" in refused(tmp_path / "p.parquet", score_column=twice)[0]
+
+
+def test_what_json_can_say_and_a_column_cannot(tmp_path):
+    path = tmp_path / "p.jsonl"
+    for number, shown in (("9" * 400, "inf"), ("-" + "9" * 400, "-inf")):
+        path.write_text(f'{{"id": "a", "score": 0.5}}\n{{"id": "b", "score": {number}}}\n')
+        message, hint = refused(path)
+        assert message.endswith(f"the first is row 2 ('b'): {shown}")
+        assert "log-odds" in hint
+    for row in ('{"id": "\\ud800", "score": 0.5}', '{"id": "a", "score": "\\ud800"}'):
+        path.write_text(row)
+        message, hint = refused(path)
+        assert "'\\ud800' in " in message
+        assert "it has half a character" in message
+        assert "leave the row out" in hint
+    path.write_text("[" * 100_000)
+    assert "line 1: this is no JSON object" in refused(path)[0]
+
+
 @pytest.mark.parametrize(
     ("scores", "said", "hint"),
     [

@@ -10,6 +10,8 @@ import pytest
 
 from headrace import clock, status
 from headrace.cli.app import run
+from headrace.log import name_of
+from headrace.version import pin_of
 
 VOID = {"meta", "img", "source", "br", "link"}
 
@@ -43,6 +45,17 @@ def written(folder, name="headrace-report.html"):
     assert all(load.startswith("data:image/png;base64,") for load in page.loads), "nothing comes from elsewhere"
     assert "url(" not in text
     return page
+
+
+def test_a_pin_to_a_version_that_was_collected_is_served_at_an_unknown_age(busy, tmp_path, capsys):
+    publisher, last_us = busy.publisher, busy.publisher.record.created_at_us
+    publisher.commit(pin_of(publisher.record, 2, now_us=last_us + clock.SECOND_US, code="test"))
+    for seq in range(4):
+        busy.loop.store.delete(name_of(busy.loop.version_log().prefix, seq))
+    assert run(["report", "--json", "--rows", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kept"]["versions"] == [4, 9]
+    assert found["freshness"]["age_s"]["max"] is not None
 
 
 def test_the_page_and_its_picture(busy, tmp_path, capsys):
