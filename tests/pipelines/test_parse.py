@@ -265,6 +265,12 @@ def test_csv_without_a_needed_column():
     assert "id, ts, user" in caught.value.hint
 
 
+def test_csv_with_other_separators_is_told_what_is_wrong():
+    with pytest.raises(MissingFeature, match=r"f\.csv has one column, 'id;ts;user;price'") as caught:
+        parse(TABULAR, LIMITS, csv("1;2;3;4\n", header=("id;ts;user;price",)))
+    assert "separated by commas" in caught.value.hint
+
+
 CSV_LINES = ["a,1,b,2", "a,1,b", '"a",1,"b,c",2', 'a,1,"b,2', "a,,b,2", "a,1,b,x", "", "a,1,b,2,3"]
 
 
