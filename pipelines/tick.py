@@ -117,8 +117,8 @@ def _say_broken(plan: Plan, reports: Sequence[Report]) -> None:
         one, files = plan.ranges[report.index], (report.quarantine or {}).get("reasons", {}).get(BROKEN, 0)
         if files and one.partition != RETRIED:
             lines.SOURCE_BROKEN(
-                "what lies there is not read, nor is what follows in the file; `headrace quarantine list` says where it is:"
-                " cut it out, or go on in a later file",
+                "neither what lies there nor what follows in the file is read; `headrace quarantine show` says where"
+                " that is: cut it out, or go on in a later file",
                 stream=one.stream,
                 partition=one.partition,
                 files=files,
