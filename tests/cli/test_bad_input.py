@@ -120,6 +120,23 @@ def test_a_source_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[
     assert "events.jsonl" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "data", [b"id\rx,at,user,price\n1,1,u,2\n", b"\x00\x01\r\x02\n" * 99, b"x" * 140_000 + b"\n\n"]
+)
+def test_a_csv_file_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+    text = SETTINGS.replace("events.jsonl", "events.csv")
+    (folder / "headrace.toml").write_text(text)
+    (folder / "events.csv").write_bytes(data)
+    error = refused(capsys, "config", "check", code=4)
+    assert error["error"] == "source.failed"
+    for command in (["init", "--from", "events.csv", "-c", "other.toml"], ["inspect"], ["pipeline", "run", "--once"]):
+        assert run(command) in (1, 2, 4)
+        said = capsys.readouterr().err
+        assert error["message"] in said
+        assert "events.csv does not name columns" in said
+        assert "source.failed" in said
+
+
 def test_a_root_of_a_newer_headrace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "loop").mkdir()
     (folder / "loop" / "loop.json").write_text('{"format": 99, "name": "feed", "created_us": 0}')
