@@ -108,7 +108,13 @@ def _csv(block: Lines) -> pa.Table:
     parse = csv.ParseOptions(invalid_row_handler=lambda _: "skip")
     convert = csv.ConvertOptions(strings_can_be_null=True)
     read = csv.ReadOptions(block_size=BYTES, column_names=[str(number) for number in range(len(names))])
-    table = csv.read_csv(io.BytesIO(block.data), read_options=read, parse_options=parse, convert_options=convert)
+    data = io.BytesIO(block.data.decode("utf-8", "replace").encode())  # Arrow cannot skip a line that is not UTF-8
+    try:
+        table = csv.read_csv(data, read_options=read, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"{block.file} cannot be read as CSV: {error}", hint="is its ending right?", file=block.file
+        ) from error
     columns = zip(names, table.columns, strict=True)  # several may have no name: one stands for them
     return pa.table({name: _numbers(column.combine_chunks()) for name, column in columns})
 
@@ -121,7 +127,7 @@ def _require_names(names: list[str], file: str) -> None:
         if VALUE.match(name):
             raise SourceError(
                 f"the first line of {file} does not name the columns: '{name}' is a value",
-                hint="write a first line such as id,time,user into each file; a column that is called so needs another name",
+                hint="begin each file with a line such as id,time,user; a column that is called so needs another name",
                 file=file,
             )
         if name and names.count(name) > 1:

@@ -56,6 +56,11 @@ def test_a_first_line_that_does_not_name_columns(tmp_path: Path, first: str, kin
         sample_of(str(tmp_path / "events.csv"))
 
 
+def test_lines_that_are_not_utf8_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_bytes(b"id,name\n1,a\n\xe9,b,c\n2,\xe9\n")
+    assert sample_of(str(tmp_path / "events.csv")).to_pylist() == [{"id": 1, "name": "a"}, {"id": 2, "name": "\ufffd"}]
+
+
 def test_columns_without_a_name_are_one(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(",id,3d,\n0,a,1,\n1,b,2,\n")
     assert sample_of(str(tmp_path / "events.csv")).column_names == ["", "id", "3d"]
