@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -189,6 +190,18 @@ def test_doctor_says_what_stops_the_pipeline(folder: Path, capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "BAD  pipeline" in said
     assert "were read from it" in said
+
+
+def test_doctor_names_a_file_whose_end_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, [event | {"clicked": event["at"] + 1} for event in EVENTS])
+    change(folder, '"events.jsonl"', '"events.jsonl.gz"')
+    data = gzip.compress((folder / "events.jsonl").read_bytes())
+    for end, said in ((b"", False), (b"garbage", True)):
+        (folder / "events.jsonl.gz").write_bytes(data + end)
+        assert run(["pipeline", "run", "--once"]) == 0
+        capsys.readouterr()
+        run(["doctor"])
+        assert ("; events.jsonl.gz cannot be read to its end" in capsys.readouterr().out) == said
 
 
 def test_ports_out_of_range_are_a_usage_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
