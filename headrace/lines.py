@@ -41,6 +41,7 @@ __all__ = [
     "SERVER_SWAPPED",
     "SHARDS_EXPIRED",
     "SHARD_COMMITTED",
+    "SOURCE_BROKEN",
     "STORE_FULL",
     "STORE_ROOM_AGAIN",
     "STORE_UNMEASURED",
@@ -137,6 +138,12 @@ LOOP_CHANGED: Final = Line("loop.changed", INFO, ("what",), "`headrace up` sees 
 PIPELINE_READY: Final = Line("pipeline.ready", INFO, ("root",), "The pipeline reads its sources.")
 SHARD_COMMITTED: Final = Line(
     "shard.committed", INFO, ("record", "emitted", "until"), "A tick is committed; examples so far, events up to when."
+)
+SOURCE_BROKEN: Final = Line(
+    "source.broken",
+    WARNING,
+    ("stream", "partition", "files", "record"),
+    "Files that cannot be read to their end; quarantine has one event of each, `broken_file`, that says where.",
 )
 QUARANTINE_ALARM: Final = Line(
     "quarantine.alarm",

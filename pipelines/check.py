@@ -58,11 +58,7 @@ def require(stream: Stream, fields: pa.Schema, file: str) -> None:
     """Raise unless a file with fixed columns has all that the stream needs, once. MissingFeature, WrongType."""
     twice = sorted(name for name in stream.columns if fields.names.count(name) > 1)
     if twice:
-        raise WrongType(
-            f"{file} has several columns '{twice[0]}': which one stream '{stream.name}' needs cannot be told",
-            hint="write the file anew, each column under a name of its own",
-            column=twice[0],
-        )
+        raise several(file, twice[0], f"stream '{stream.name}' needs")
     missing = sorted(path for path in stream.paths if not _has(fields, path))
     if missing:
         path, known = missing[0], list(paths_in(fields))
@@ -83,6 +79,15 @@ def require(stream: Stream, fields: pa.Schema, file: str) -> None:
             feature=features[0] if features else "",
             column=place_of(path),
         )
+
+
+def several(file: str, column: str, wanted: str) -> WrongType:
+    """A name that is that of more than one column. wanted: what one of them is for."""
+    return WrongType(
+        f"{file} has several columns '{column}': which one {wanted} cannot be told",
+        hint="write the file anew, each column under a name of its own",
+        column=column,
+    )
 
 
 def paths_in(fields: Iterable[pa.Field]) -> Iterator[Path]:

@@ -31,7 +31,7 @@ from pipelines.events import REASONS
 from pipelines.known import hint_for
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
-from pipelines.sources.quarantine import RETRIED
+from pipelines.sources.quarantine import BROKEN, RETRIED
 from pipelines.work import result_path
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def make(
     results = [PartResult(**json.loads(store.read(path))) for path in paths]
     reports = _agreed(results, [order for order in orders if isinstance(order, ReadOrder)])
     _weigh(setup, plan, reports, weighing)
+    _say_broken(plan, reports)
     _features_seen(setup, plan, reports)
     record = _record(setup, plan, results, reports)
     record = replace(record, ranges=tuple(_with_aside(store, plan, tick, *one) for one in enumerate(record.ranges)))
@@ -108,6 +109,21 @@ def _weigh(setup: Setup, plan: Plan, reports: Sequence[Report], weighing: Weighi
             raise _too_many(setup, plan, stream, mine, weighing)
         if total >= ENOUGH and invalid / total > weighing.alarm:
             lines.QUARANTINE_ALARM(stream=stream, refused=invalid, of=total, record=plan.seq)
+
+
+def _say_broken(plan: Plan, reports: Sequence[Report]) -> None:
+    """A file is one event, however much of the stream it was: its share alarms nobody."""
+    for report in reports:
+        one, files = plan.ranges[report.index], (report.quarantine or {}).get("reasons", {}).get(BROKEN, 0)
+        if files and one.partition != RETRIED:
+            lines.SOURCE_BROKEN(
+                "neither what lies there nor what follows in the file is read; `headrace quarantine show` says where"
+                " that is: cut it out, or go on in a later file",
+                stream=one.stream,
+                partition=one.partition,
+                files=files,
+                record=plan.seq,
+            )
 
 
 def _too_many(setup: Setup, plan: Plan, stream: str, reports: Sequence[Report], weighing: Weighing) -> TooManyInvalid:

@@ -81,7 +81,7 @@ def _event(raw: bytes, header: Sequence[str]) -> dict[str, Any] | None:
     try:
         text = raw.decode("utf-8")
         found = dict(zip(header, next(csv.reader([text])), strict=False)) if header else json.loads(text)
-    except (ValueError, StopIteration):
+    except (ValueError, StopIteration, csv.Error):
         return None
     return found if isinstance(found, dict) else None
 

@@ -223,7 +223,11 @@ def _next_tick(loop: Loop, settings: Settings, *, read: bool) -> Check:
     except HeadraceError as error:
         return _failed("pipeline", error)
     what = "the sources are" + (" as they were read" if read else " there")
-    return Check("pipeline", True, what + (f"; about {planned.size:,} bytes are new" if planned.size else ""))
+    what += f"; about {planned.size:,} bytes are new" if planned.size else ""
+    torn = [one.end["file"] for one in planned.ranges if isinstance(one.end, dict) and "torn" in one.end]
+    for file in sorted(set(torn)):
+        what += f"; {file} cannot be read to its end: see `headrace quarantine list`"
+    return Check("pipeline", True, what)
 
 
 def _servers(settings: Settings) -> list[Heartbeat]:

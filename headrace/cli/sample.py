@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ROWS = 50_000
 BYTES = 32 * 2**20
 MOST = 0.9
+VALUE = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$|\d{4}-\d\d-\d\d)")
+"""A number or a time, which no column is called."""
 NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 
 
@@ -99,13 +102,36 @@ def _csv(block: Lines) -> pa.Table:
     from pyarrow import csv
 
     names = list(block.header or ())
+    _require_names(names, block.file)
     if not block.data.strip() or not names:
         return pa.table({})
     parse = csv.ParseOptions(invalid_row_handler=lambda _: "skip")
     convert = csv.ConvertOptions(strings_can_be_null=True)
-    read = csv.ReadOptions(block_size=BYTES, column_names=names)
-    table = csv.read_csv(io.BytesIO(block.data), read_options=read, parse_options=parse, convert_options=convert)
-    return pa.table({name: _numbers(table.column(name).combine_chunks()) for name in table.column_names})
+    read = csv.ReadOptions(block_size=BYTES, column_names=[str(number) for number in range(len(names))])
+    data = io.BytesIO(block.data.decode("utf-8", "replace").encode())  # Arrow cannot skip a line that is not UTF-8
+    try:
+        table = csv.read_csv(data, read_options=read, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"{block.file} cannot be read as CSV: {error}", hint="is its ending right?", file=block.file
+        ) from error
+    columns = zip(names, table.columns, strict=True)  # several may have no name: one stands for them
+    return pa.table({name: _numbers(column.combine_chunks()) for name, column in columns})
+
+
+def _require_names(names: list[str], file: str) -> None:
+    """SourceError where the first line of a CSV file is an event, WrongType where it has a name twice."""
+    from pipelines.check import several
+
+    for name in names:
+        if VALUE.match(name):
+            raise SourceError(
+                f"the first line of {file} does not name the columns: '{name}' is a value",
+                hint="begin each file with a line such as id,time,user; a column that is called so needs another name",
+                file=file,
+            )
+        if name and names.count(name) > 1:
+            raise several(file, name, "is meant")
 
 
 def _numbers(column: pa.Array) -> pa.Array:

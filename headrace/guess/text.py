@@ -58,6 +58,7 @@ user_x_item = { kind = "cross", of = ["user", "item"] }
 """
 
 
+NAMELESS: Final = "a column without a name is left out: settings cannot name it"
 _OTHERS: Final = [
     "# [serve]                               # uncomment to change the defaults",
     "# port = 8500",
@@ -79,12 +80,13 @@ def guess(sample: pa.Table, source: str) -> Guess:
     """Settings for events like those of `sample`, which come from `source`. SettingsError if a role has no column."""
     if not sample.num_rows:
         raise SettingsError(f"{source} has no events to look at", hint="`headrace init` without --from", source=source)
-    columns = look_at(sample)
+    found = look_at(sample)
+    columns = {name: column for name, column in found.items() if all(part.strip() for part in column.path)}
     roles = find_roles(columns)
     choices = choose(columns, roles)
     head = [*_loop(source, roles), *_streams(source, roles), *_label(roles), *_OTHERS]
     text = "\n".join([*head, *_features(choices, LINES - len(head))]) + "\n"
-    return Guess(text, tuple(_notes(choices, roles)))
+    return Guess(text, (*_notes(choices, roles), *([NAMELESS] if len(columns) < len(found) else [])))
 
 
 def _loop(source: str, roles: Roles) -> list[str]:

@@ -20,6 +20,7 @@ __all__ = ["ArrowFiles"]
 
 MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+PREFIX_BYTES = 4
 BARE = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -45,9 +46,9 @@ class ArrowFiles(RowFiles):
             try:
                 more = _sum(_stream_batches(stream, known.end), known, 0)
             except Exception as error:
-                if is_of_the_bytes(error):
-                    break
-                raise
+                if not is_of_the_bytes(error):
+                    raise
+                return replace(known, hopeless=_is_no_stream(stream, known.end))
             if stream.tell() > size:
                 break
             known = replace(more, end=stream.tell())
@@ -137,6 +138,14 @@ def _sum(batches: Iterator[pa.RecordBatch], known: Measure, end: int) -> Measure
 def _is_file(stream: IO[bytes]) -> bool:
     stream.seek(0)
     return stream.read(len(MAGIC)) == MAGIC
+
+
+def _is_no_stream(stream: IO[bytes], at: int) -> bool:
+    """Whether none begins there: as the end marker does, or (old ones) with the length of a schema, below 16 MB."""
+    stream.seek(at)
+    head = stream.read(PREFIX_BYTES)
+    begins = END_OF_STREAM.startswith(head) or head.endswith(b"\0") or (at == 0 and MAGIC.startswith(head))
+    return len(head) == PREFIX_BYTES and not begins
 
 
 def _batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:

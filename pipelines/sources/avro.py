@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 import fastavro
@@ -18,7 +18,7 @@ from fastavro.read import HEADER_SCHEMA, MAGIC
 from pipelines.sources.avrotypes import Types
 from pipelines.sources.base import Block, Rows, Span
 from pipelines.sources.codecs import codec_of
-from pipelines.sources.whole import Measure, RowFiles
+from pipelines.sources.whole import NOTHING, Measure, RowFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,12 +36,17 @@ class AvroFiles(RowFiles):
         return True
 
     def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
+        if not MAGIC.startswith(stream.read(len(MAGIC))):
+            return replace(NOTHING, hopeless=True)
         header = _Header.of(stream)
         rows, end = known.units, max(known.end, header.end)
         if end > size:
             raise EOFError("the header ends behind the file")
-        for block in _blocks(stream, header, end, size):
-            rows, end = rows + block.rows, block.end
+        try:
+            for block in _blocks(stream, header, end, size):
+                rows, end = rows + block.rows, block.end
+        except _NoBlock:
+            return Measure(rows, end - header.end, end, hopeless=True)
         return Measure(rows, end - header.end, end)
 
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Block:
@@ -102,6 +107,10 @@ class _Header:
         return list(records)
 
 
+class _NoBlock(ValueError):
+    """What lies there is no block, and none begins so: more bytes do not help."""
+
+
 @dataclass(frozen=True)
 class _Block:
     """`[start, end)` in bytes of the file; its data begin at `data` and end before the marker."""
@@ -113,18 +122,20 @@ class _Block:
 
 
 def _blocks(stream: IO[bytes], header: _Header, at: int, size: int) -> Iterator[_Block]:
-    """The whole blocks of `[at, size)`, up to the first that is not."""
+    """The whole blocks of `[at, size)`, up to the first that is not. _NoBlock if it can never be."""
     while at < size:
         stream.seek(at)
         head = stream.read(2 * LONG_BYTES)
         rows, used = _long(head, 0)
         length, used = _long(head, used)
         end = at + used + length + SYNC_BYTES
-        if not used or rows < 0 or length < 0 or end > size:
+        if rows < 0 or length < 0:
+            raise _NoBlock
+        if not used or end > size:
             return
         stream.seek(end - SYNC_BYTES)
         if stream.read(SYNC_BYTES) != header.sync:
-            return
+            raise _NoBlock
         yield _Block(rows, at, at + used, end)
         at = end
 

@@ -47,10 +47,14 @@ class Reach:
 
 @dataclass(frozen=True)
 class Extent:
-    """What of a file can be read: its first `units` (rows, or bytes of text); `torn`: something lies behind them."""
+    """What of a file can be read: its first `units` (rows, or bytes of text).
+
+    `torn`: something lies behind them, which (`hopeless`) no further bytes can make whole.
+    """
 
     units: int
     torn: bool = False
+    hopeless: bool = False
 
 
 @dataclass(frozen=True)

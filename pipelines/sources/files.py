@@ -7,8 +7,9 @@ folder. Names or folders that start with `.` or `_` are ignored.
 
     text       ends after its last complete line; an unterminated tail is read once a later file exists, or on drain
     others     are read as far as they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of
-               unpacked text. A torn end is refused as one event, once a later file exists, or on drain: the position
-               has "torn", the size of the file at that time. When the file is completed, reading goes on from there
+               unpacked text. A torn end is refused as one event, once a later file exists, or on drain, or when no
+               bytes can make it whole: the position has "torn", the size of the file at that time. When the file is
+               completed, reading goes on from there
     identity   {"file", "size": as last seen, "whole": bytes that will never change (of text, those committed), "hash":
                SHA-256 of the first min(4096, whole), "passed": {name: size} of the files that this range left behind,
                "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
@@ -143,7 +144,13 @@ class FileSource:
         spans: list[Span] = []
         for name in sorted(name for name in {*passed, end["file"]} if name):
             low, refused = (start["offset"], start.get("torn")) if name == start["file"] else (0, None)
-            high, torn = (end["offset"], end.get("torn")) if name == end["file"] else self._left(name, passed[name])
+            if name == end["file"]:
+                high, torn = end["offset"], end.get("torn")
+            else:
+                left = self._left(name, passed[name])
+                high, torn = left.units, passed[name] if left.torn else None
+                if left.hopeless and low == high and refused is not None:
+                    continue
             spans += self._files(name).pieces(name, low, high)
             if torn is not None and torn != refused:
                 spans.append(Span(name, high, high, low, high, torn))
@@ -174,13 +181,12 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(file) from error
 
-    def _left(self, name: str, size: int) -> tuple[int, int | None]:
-        """Where a file ended that was left behind at that size, and the size if its end was torn."""
+    def _left(self, name: str, size: int) -> Extent:
+        """What could be read of a file that was left behind at that size."""
         try:
-            extent = self._files(name).extent(self._path(name), size)
+            return self._files(name).extent(self._path(name), size)
         except FileNotFoundError as error:
             raise self._vanished(name) from error
-        return extent.units, size if extent.torn else None
 
     def _reach(
         self, sizes: dict[str, int], committed: Any, said: Any, past: Past, max_bytes: int, *, drain: bool
@@ -220,7 +226,8 @@ class FileSource:
         name, start = before["file"], before["offset"]
         end = max(start, extent.units)
         cut, bytes_read = self._files(name).cut(self._path(name), size, start, end, max_bytes)
-        if extent.torn and cut == end and before.get("torn") != size:
+        known = "torn" in before and cut == start and (extent.hopeless or before["torn"] == size)
+        if extent.torn and cut == end and not known:
             return {"file": name, "offset": cut, "torn": size}, bytes_read + 1
         return (before if cut == start else {"file": name, "offset": cut}), bytes_read
 
@@ -261,7 +268,7 @@ class FileSource:
     def _changed_behind(self, name: str, cursor: str, before: int | None, size: int) -> SourceChanged:
         place, later = self._path(name), self._path(_later(name, cursor))
         what = "appeared" if before is None else "grew" if size > before else "shrank"
-        if before is not None and size > before and self._left(name, before)[1] is not None:
+        if before is not None and size > before and self._left(name, before).torn:
             what = (
                 f"was not whole when it was left behind with {before} bytes, so what could not be read of it is in"
                 f" quarantine (broken_file); now it has {size}, but lies"

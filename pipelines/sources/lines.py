@@ -9,7 +9,7 @@ import csv
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import SourceTruncated
+from headrace.errors import SourceError, SourceTruncated
 from pipelines.sources.base import SPAN_BYTES, Extent, Lines, Span
 
 if TYPE_CHECKING:
@@ -96,7 +96,15 @@ class LineFiles:
 
     def _read_header(self, path: str) -> tuple[str, ...]:
         line = self.fs.cat_file(path, 0, HEADER_BYTES).removeprefix(BOM).split(b"\n", 1)[0]
-        return tuple(next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), []))
+        try:
+            return tuple(next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), []))
+        except csv.Error as error:
+            raise SourceError(
+                f"the first line of {path} does not name columns, as that of CSV does: {error}",
+                hint="is it CSV, with a line break (LF or CRLF) behind each line? Write it so, or set `format` of the"
+                " stream",
+                file=path,
+            ) from error
 
     def newline_before(self, path: str, start: int, end: int) -> int:
         """Offset after the last newline in `[start, end)`; `start` when there is none."""

@@ -8,17 +8,21 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["COMPRESSIONS", "is_padding", "unpacked"]
+__all__ = ["COMPRESSIONS", "NoMember", "is_padding", "unpacked"]
 
 COMPRESSIONS = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
 READ_BYTES = 8 << 10  # at most 256 MB of text
 GZIP_WRAPPER = 31
 
 
+class NoMember(Exception):
+    """What lies there is no member, and none begins so: more bytes do not help."""
+
+
 def unpacked(stream: IO[bytes], compression: str, at: int, size: int) -> Iterator[tuple[bytes, int]]:
     """The text of the members in bytes `[at, size)`, in pieces, each with 0 or, behind the last of a member, its end.
 
-    Ends at the first member that is not whole, some of whose text may have come.
+    Ends at the first member that is not whole, some of whose text may have come. NoMember if it can never be.
     """
     stream.seek(at)
     data = b""
@@ -33,8 +37,8 @@ def unpacked(stream: IO[bytes], compression: str, at: int, size: int) -> Iterato
                 return
             try:
                 text = decoder.decompress(data)
-            except failure:
-                return
+            except failure as error:
+                raise NoMember from error
             data = decoder.unused_data
             yield text, at - len(data) if decoder.eof else 0
 

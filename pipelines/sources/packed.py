@@ -6,6 +6,7 @@ the newest of all its sources, up to a number and a size; every tick has sources
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.members import is_padding, unpacked
+from pipelines.sources.members import NoMember, is_padding, unpacked
 from pipelines.sources.whole import Measure, WholeFiles
 
 if TYPE_CHECKING:
@@ -45,12 +46,16 @@ class PackedLines(WholeFiles):
         return True
 
     def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
-        end, units, more = known.end, known.units, 0
-        for text, behind in unpacked(stream, self.compression, end, size):
-            more += len(text)
-            if behind:
-                end, units, more = behind, units + more, 0
-        return Measure(units, units, end, padded=is_padding(stream, self.compression, end, size))
+        end, units, more, hopeless = known.end, known.units, 0, False
+        try:
+            for text, behind in unpacked(stream, self.compression, end, size):
+                more += len(text)
+                if behind:
+                    end, units, more = behind, units + more, 0
+        except NoMember:
+            hopeless = True
+        padded = is_padding(stream, self.compression, end, size)
+        return Measure(units, units, end, padded=padded, hopeless=hopeless and not padded)
 
     def readable(self, path: str, measure: Measure, *, torn: bool) -> int:
         """A line that goes on in the next member ends with it."""
@@ -112,11 +117,12 @@ class _Text:
         """The members that are new."""
         with self._adding:
             at, size = self.length, stream.seek(0, os.SEEK_END)
-            for text, behind in unpacked(stream, compression, self._end, size):
-                self._write(memoryview(text), at)
-                at += len(text)
-                if behind:
-                    self.length, self._end = at, behind
+            with contextlib.suppress(NoMember):
+                for text, behind in unpacked(stream, compression, self._end, size):
+                    self._write(memoryview(text), at)
+                    at += len(text)
+                    if behind:
+                        self.length, self._end = at, behind
             self._mark = _mark(stream, self._end)
 
     def is_of(self, stream: IO[bytes]) -> bool:

@@ -6,7 +6,9 @@ grow; every whole piece can be read as soon as it is there, and what it holds ne
 
 What lies behind the last whole piece is *torn*. It is waited for in the last file of a folder, since it may be being
 written. Once a later file exists, or on drain, it is refused as one event: reading it gives a `Broken` block. So does a
-piece whose bytes turn out to be damaged. Neighbours never notice.
+piece whose bytes turn out to be damaged. Neighbours never notice. A torn end that no further bytes can make whole is
+*hopeless*: it is refused at once, and once, however much is appended. One that ends with zeros is not: the file may
+have had its full size from the beginning.
 
 A failure counts as such only when it repeats on bytes that the store has given: one that does not answer is an outage.
 A file with a torn end is looked into again once it stops changing, or once the torn end is twice as long.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import errno
 import io
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -35,6 +37,7 @@ KNOWN = 1024  # measures kept; a source may live through many more files
 RAW_BYTES = 4096
 IN_MEMORY = 256 << 20  # bytes of a file that fails
 CHUNK = 8 << 20
+UNWRITTEN = bytes(16)  # the length of an empty gzip member and its checksum are 8 zeros
 SPAN_ROWS = 1 << 16
 CHANGES = ("mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag")
 
@@ -44,12 +47,14 @@ Found = TypeVar("Found")
 @dataclass(frozen=True)
 class Measure:
     """What the first `end` bytes of a file hold, all whole: units (rows, or bytes of unpacked text), and about how many
-    bytes they take. `padded`: nothing but padding, as the format allows it, lies behind them."""
+    bytes they take. `padded`: nothing but padding, as the format allows it, lies behind them; `hopeless`: what does can
+    never become whole."""
 
     units: int
     size_bytes: int
     end: int
     padded: bool = False
+    hopeless: bool = False
 
     def whole(self, size: int) -> bool:
         """Whether a file of that many bytes has no torn end."""
@@ -124,13 +129,15 @@ class WholeFiles(ABC):
             else:
                 self._waits.pop(path, None)
         units = self.readable(path, known, torn=True) if known.units > start else start
+        if known.hopeless:
+            return Extent(units, torn=True, hopeless=True)
         return Extent(units) if units > start or 0 < known.end == size else None
 
     def extent(self, path: str, size: int) -> Extent:
         """Of the first `size` bytes of a file that nothing is waited for in."""
         measure = self.measured(path, size)
         torn = not measure.whole(size)
-        return Extent(self.readable(path, measure, torn=torn), torn)
+        return Extent(self.readable(path, measure, torn=torn), torn, measure.hopeless)
 
     def readable(self, path: str, measure: Measure, *, torn: bool) -> int:  # noqa: ARG002  (text ends with a line)
         """Units that can be read, of those that are whole."""
@@ -161,14 +168,17 @@ class WholeFiles(ABC):
         if before == size == known.end:
             return known
         known = known if 0 < known.end <= size and self.grows(path) else NOTHING
+        lost_at, known = (known.end if known.hopeless else None), replace(known, hopeless=False)
 
         def attempt(stream: IO[bytes]) -> Measure:
-            return self.measure(_first(stream, size), size, known)
+            found = self.measure(_first(stream, size), size, known)
+            return replace(found, hopeless=False) if found.hopeless and _is_unwritten(stream, size) else found
 
         try:
             found = self._once(path, attempt)
         except NotWhole:
             found = known
+        sure = sure or (found.hopeless and found.end != lost_at)
         if sure and not found.whole(size):
             try:
                 found = self._again(path, attempt)
@@ -249,6 +259,12 @@ def _first(stream: IO[bytes], size: int) -> IO[bytes]:
     longer = stream.seek(0, io.SEEK_END) > size
     stream.seek(0)
     return cast("IO[bytes]", _Prefix(stream, size)) if longer else stream
+
+
+def _is_unwritten(stream: IO[bytes], size: int) -> bool:
+    """Whether the end of a file may still have to be written, as that of one which has its full size already."""
+    stream.seek(max(0, size - len(UNWRITTEN)))
+    return stream.read(min(size, len(UNWRITTEN))).strip(b"\0") == b""
 
 
 def _tried(attempt: Callable[[IO[bytes]], Found], stream: IO[bytes]) -> Found:

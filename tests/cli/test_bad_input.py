@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,23 @@ def test_a_source_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[
     assert "events.jsonl" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "data", [b"id\rx,at,user,price\n1,1,u,2\n", b"\x00\x01\r\x02\n" * 99, b"x" * 140_000 + b"\n\n"]
+)
+def test_a_csv_file_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+    text = SETTINGS.replace("events.jsonl", "events.csv")
+    (folder / "headrace.toml").write_text(text)
+    (folder / "events.csv").write_bytes(data)
+    error = refused(capsys, "config", "check", code=4)
+    assert error["error"] == "source.failed"
+    for command in (["init", "--from", "events.csv", "-c", "other.toml"], ["inspect"], ["pipeline", "run", "--once"]):
+        assert run(command) in (1, 2, 4)
+        said = capsys.readouterr().err
+        assert error["message"] in said
+        assert "events.csv does not name columns" in said
+        assert "source.failed" in said
+
+
 def test_a_root_of_a_newer_headrace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "loop").mkdir()
     (folder / "loop" / "loop.json").write_text('{"format": 99, "name": "feed", "created_us": 0}')
@@ -154,6 +172,18 @@ def test_doctor_says_what_stops_the_pipeline(folder: Path, capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "BAD  pipeline" in said
     assert "were read from it" in said
+
+
+def test_doctor_names_a_file_whose_end_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, [event | {"clicked": event["at"] + 1} for event in EVENTS])
+    change(folder, '"events.jsonl"', '"events.jsonl.gz"')
+    data = gzip.compress((folder / "events.jsonl").read_bytes())
+    for end, said in ((b"", False), (b"garbage", True)):
+        (folder / "events.jsonl.gz").write_bytes(data + end)
+        assert run(["pipeline", "run", "--once"]) == 0
+        capsys.readouterr()
+        run(["doctor"])
+        assert ("; events.jsonl.gz cannot be read to its end" in capsys.readouterr().out) == said
 
 
 def test_ports_out_of_range_are_a_usage_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

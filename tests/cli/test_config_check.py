@@ -143,6 +143,7 @@ def test_refused_values_are_shown(folder: Path, capsys: pytest.CaptureFixture[st
         ("7,soon,3,true", "bad_time", ("at", '"soon"')),
         ("7,2024-01-01T00:00:00Z,NA,7", "label_range", ("bought", '"7"')),
         ("7", "malformed", ("", "")),
+        ("7\r8,2024-01-01T00:00:00Z,3,1", "malformed", ("", "")),
     ],
 )
 def test_the_value_of_a_csv_line_that_was_the_reason(tmp_path: Path, line: str, reason: str, found: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from formats import WAYS
 
 from headrace.cli.sample import sample_of
-from headrace.errors import SourceError
+from headrace.errors import SourceError, WrongType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,30 @@ def test_odd_fields_do_not_make_numbers_text(tmp_path: Path) -> None:
     table = sample_of(str(tmp_path / "events.csv"))
     assert [str(kind) for kind in table.schema.types] == ["int64", "double", "string"]
     assert (table["id"].null_count, table["price"].null_count) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "message"),
+    [
+        ("a1,2026-11-01T00:00:11Z,3", SourceError, "does not name the columns: '2026-11-01T00:00:11Z' is a value"),
+        ("a1,at,-3.5", SourceError, "'-3.5' is a value"),
+        ("id,at,id", WrongType, "events.csv has several columns 'id': which one is meant cannot be told"),
+    ],
+)
+def test_a_first_line_that_does_not_name_columns(tmp_path: Path, first: str, kind: type, message: str) -> None:
+    (tmp_path / "events.csv").write_text(f"{first}\na2,2026-11-01T00:00:12Z,4\n")
+    with pytest.raises(kind, match=message):
+        sample_of(str(tmp_path / "events.csv"))
+
+
+def test_lines_that_are_not_utf8_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_bytes(b"id,name\n1,a\n\xe9,b,c\n2,\xe9\n")
+    assert sample_of(str(tmp_path / "events.csv")).to_pylist() == [{"id": 1, "name": "a"}, {"id": 2, "name": "\ufffd"}]
+
+
+def test_columns_without_a_name_are_one(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(",id,3d,\n0,a,1,\n1,b,2,\n")
+    assert sample_of(str(tmp_path / "events.csv")).column_names == ["", "id", "3d"]
 
 
 @pytest.mark.parametrize("name", list(WAYS))

@@ -139,6 +139,14 @@ def test_what_cannot_be_guessed_is_named(columns: dict[str, list[Any]], role: st
     assert "without --from" in error.value.hint
 
 
+def test_a_column_without_a_name_is_left_out_and_said() -> None:
+    events = outcomes()
+    unnamed = events.append_column("", events["shop"]).append_column(" ", events["order_id"])
+    found, wanted = guess.guess(unnamed, "events.csv"), guess.guess(events, "events.csv")
+    assert found.text == wanted.text
+    assert found.notes == (*wanted.notes, "a column without a name is left out: settings cannot name it")
+
+
 def test_no_events_no_guess() -> None:
     with pytest.raises(SettingsError, match="no events to look at"):
         guess.guess(pa.table({"a": pa.array([], pa.int64())}), "e.csv")

@@ -155,6 +155,16 @@ def test_a_replay_of_every_record_of_a_file_that_grew_is_the_same(tmp_path, name
     assert all(pipeline.replay(record.seq).same for record in records)
 
 
+def test_an_end_that_can_never_be_read_is_said(tmp_path, caplog):
+    for number, data in enumerate((WAYS["a.jsonl.gz"](GOOD), b"garbage", WAYS["a.jsonl.gz"](GOOD))):
+        with (tmp_path / "shown.jsonl.gz").open("ab") as file:
+            file.write(data)
+        _, records = run(tmp_path, tmp_path / "loop", "shown.jsonl.gz", drain=False)
+        assert caplog.text.count("source.broken stream=impression partition=files files=1") == (number > 0)
+    counts = records[-1].counts["impression/files"]
+    assert (counts["read"], counts["invalid"]) == (len(GOOD) + 1, 1)
+
+
 def test_a_file_that_is_read_again_from_its_beginning_counts_nothing_twice(tmp_path):
     """Half of an Avro file was taken before its end was called broken; the error says how the rest comes in."""
     for folder in ("clean", "mixed"):

@@ -239,6 +239,48 @@ def test_the_end_of_a_grown_file_that_stays_torn_is_refused_not_lost(tmp_path, n
     assert data[cut - block.size : cut].startswith(block.raw)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", GROWING)
+def test_an_end_that_can_never_become_whole_is_refused_at_once_and_once(tmp_path, name, fresh):
+    good, junk = WAYS[name](ROWS[:600]), b"Obj\x01junk and more of it"
+    reader = Reader(tmp_path, fresh)
+    (tmp_path / name).write_bytes(good)
+    reader.tick()
+    for more in (junk, WAYS[name](ROWS[:300]), b"and more"):
+        with (tmp_path / name).open("ab") as file:
+            file.write(more)
+        for _ in range(2):
+            assert reader.tick().caught_up
+        ((place, reason),) = reader.refused
+        assert (place.split(":")[0], reason) == (name, "broken_file")
+    (span,) = [span for span in reader.source.spans("files", *reader.ranges[-1]) if span.torn]
+    assert reader.source.read(span).raw == junk
+    (tmp_path / f"b{name[1:]}").write_bytes(WAYS[name](ROWS[600:]))
+    reader.tick()
+    reader.tick(drain=True)
+    assert known(reader.events) == WANTED
+    assert len(reader.refused) == 1, "nor again when the file is left behind"
+    again = [replayed(FileSource(str(tmp_path)), *made) for made in reader.ranges]
+    assert [one for _, refused in again for one in refused] == reader.refused
+    assert [row for events, _ in again for row in events] == reader.events
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_file_is_read_on_when_what_spoilt_it_is_cut_out(tmp_path, name):
+    data, reader = GROWING[name](ROWS), Reader(tmp_path)
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    reader.tick()
+    (tmp_path / name).write_bytes(data[: len(data) // 2] + b"junk" * 1_000)
+    reader.tick()
+    assert len(reader.refused) <= 1  # a piece of an Arrow stream does not say that it is none
+    (tmp_path / name).write_bytes(data)
+    for _ in range(3):
+        reader.tick()
+    reader.tick(drain=True)
+    assert known(reader.events) == WANTED
+    assert len(reader.refused) <= 1
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_that_was_called_broken_and_is_completed_is_read_as_the_error_says(tmp_path, name):
     ending = name[1:]

@@ -77,7 +77,9 @@ def days_of(schema: Schema, sample: Sample, label: NDArray[np.float64]) -> list[
     number = sample.ts_us // (span_s * SECOND_US)
     starts, cuts = np.unique(number, return_index=True)
     edges = [*cuts.tolist(), len(number)]
-    coded = {f.name: _coded(f, sample.features) for f in schema.features if f.kind not in ("ids", "time")}
+    turning = {f.name for f in schema.features if f.kind == "time"}  # hours are others in every span
+    told = [f for f in schema.features if f.kind not in ("ids", "time") and turning.isdisjoint(f.of)]
+    coded = {f.name: _coded(f, sample.features) for f in told}
     found = []
     for at in range(max(0, len(starts) - MOST), len(starts)):
         low, high = edges[at], edges[at + 1]

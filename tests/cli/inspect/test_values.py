@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 
@@ -53,6 +55,21 @@ def test_drift_is_of_the_feature_that_changed_on_the_day_it_changed():
     assert days[0].drift == {}
     assert [day.drift["price"] > 0.5 for day in days[1:]] == [False, False, True, True]
     assert max(day.drift["item"] for day in days[1:]) < 0.1
+
+
+def test_hours_and_what_is_crossed_with_them_do_not_drift():
+    schema = Schema(
+        (
+            Feature("item", "id", ("item",)),
+            Feature("hour", "time", ("at",), part="hour", time_zone="UTC"),
+            Feature("item_x_hour", "cross", (), of=("item", "hour")),
+            Feature("user", "id", ("user",)),
+            Feature("item_x_user", "cross", (), of=("item", "user")),
+        )
+    )
+    features = pa.table({name: pa.array([k % 5 for k in range(100)], pa.uint64()) for name in schema.arrow().names})
+    days = days_of(schema, replace(sample(["a"] * 100, [1.0] * 100), features=features), np.zeros(100))
+    assert set(days[1].drift) == {"item", "user", "item_x_user"}
 
 
 def test_what_takes_turns_in_the_log_does_not_drift():
