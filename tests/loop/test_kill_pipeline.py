@@ -4,9 +4,12 @@ import pytest
 from drivers import result_of
 
 
+SEED = "1795856476"  # one in twenty has no partition that falls behind; `make soak` draws another each time
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_and_nothing_comes_twice():
-    result = result_of("kill_pipeline.py", "--kills", "20")
+    result = result_of("kill_pipeline.py", "--kills", "20", "--seed", SEED)
     assert result["equal"], result
     assert result["sums"]
     assert result["kills"] >= 20
