@@ -3,7 +3,6 @@
 import pytest
 from drivers import result_of
 
-
 SEED = "1795856476"  # one in twenty has no partition that falls behind; `make soak` draws another each time
 
 
