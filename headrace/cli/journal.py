@@ -9,6 +9,7 @@ With `[observe] log = "json"` nothing else is on stderr: talk becomes `process.s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -94,7 +95,8 @@ class _Stderr(logging.Handler):
         text = self._json(record, at, trace) if self._as_json else f"{at} {record.levelname} {record.getMessage()}"
         if trace and not self._as_json:
             text += f"\n{trace.rstrip()}"
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk costs lines, and no process
+            print(text, file=sys.stderr, flush=True)
 
     def _json(self, record: logging.LogRecord, at: str, trace: str) -> str:
         body: dict[str, Any] = {

@@ -9,6 +9,7 @@ exception is a defect: it is named in one line, and its traceback is kept in a f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -59,7 +60,8 @@ def say(text: str = "") -> None:
 
         lines.PROCESS_SAID(text)
     else:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk, or nobody who listens
+            print(text, file=sys.stderr, flush=True)
 
 
 def show(text: str = "") -> None:

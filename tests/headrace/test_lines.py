@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import io
 import json
 import logging
 import re
@@ -198,3 +200,17 @@ def test_where_the_environment_says_json_missing_settings_are_a_line(tmp_path, c
 
 def busy(*_):
     raise Busy("another server runs")
+
+
+class FullDisk(io.StringIO):
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_a_full_disk_costs_lines_and_no_process(monkeypatch, log):
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    with journal(Told(log), "trainer"):
+        lines.STORE_FULL("no room")
+        terminal.say("talk")
+    terminal.say("talk")
