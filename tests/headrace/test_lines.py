@@ -203,14 +203,19 @@ def busy(*_):
 
 
 class FullDisk(io.StringIO):
+    tried = 0
+
     def write(self, _):
+        self.tried += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("log", ["text", "json"])
 def test_a_full_disk_costs_lines_and_no_process(monkeypatch, log):
-    monkeypatch.setattr(sys, "stderr", FullDisk())
+    disk = FullDisk()
+    monkeypatch.setattr(sys, "stderr", disk)
     with journal(Told(log), "trainer"):
         lines.STORE_FULL("no room")
         terminal.say("talk")
     terminal.say("talk")
+    assert disk.tried == 5  # begun, no room, talk, ended, and talk after the end
