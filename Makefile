@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo flights test check slow soak bench protos docs lock clean
+.PHONY: help install install-dev demo flights test check machine slow soak bench protos docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ check: install-dev  ## linters, types, import contracts, generated code
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	tests/generated.sh $(BIN)/python
+
+machine: install-dev  ## as root on Debian: what some tests need and pip cannot install (promtool, podman, a Debian)
+	tests/machine.sh $(VENV)
 
 slow: install-dev  ## the reduced kill and damage loops; every page followed
 	$(BIN)/pytest -m slow --durations=10 tests/loop

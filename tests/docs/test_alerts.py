@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import promql
 import pytest
 import yaml
+from tools import which
 
 FOLDER = promql.FOLDER / "prometheus"
 RULES = yaml.safe_load((FOLDER / "headrace.rules.yml").read_text())["groups"][0]["rules"]
@@ -58,10 +58,10 @@ def test_a_text_that_shows_a_label_which_the_result_does_not_have_is_noticed():
     assert promql.faults("sum(headrace_ready)", "{{ $labels.role }} is down") == ["no label role to show"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed (make machine)")
 @pytest.mark.parametrize(
     "words", ["check rules headrace.rules.yml", "check config prometheus.yml", "test rules headrace.rules.test.yml"]
 )
 def test_promtool_agrees(words):
-    done = subprocess.run(["promtool", *words.split()], cwd=FOLDER, capture_output=True, text=True, check=False)
+    done = subprocess.run([which("promtool"), *words.split()], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

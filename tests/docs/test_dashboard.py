@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import shutil
 import subprocess
 
 import grafana
 import promql
 import pytest
 import yaml
+from tools import which
 
 from headrace import metrics
 
@@ -83,11 +83,11 @@ def test_panels_have_numbers_and_places_of_their_own_and_say_what_they_show():
     assert [panel["title"] for panel in PANELS if not panel["description"].endswith(".")] == []
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed (make machine)")
 def test_promtool_agrees(tmp_path):
     exprs = [promql.parsed(target["expr"]) for panel in PANELS for target in panel["targets"]]
     rules = [{"record": f"panel:{number}", "expr": expr.prettify()} for number, expr in enumerate(exprs)]
     (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    words = ["promtool", "check", "rules", "panels.yml"]
+    words = [which("promtool"), "check", "rules", "panels.yml"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """The Dockerfile: hadolint finds nothing; it installs what is pinned, does not run as root; its health check works.
 
-It is not built here: that needs Docker and its registry. Each instruction is looked at instead.
+And docs/docker.md, followed: podman builds the image on a Debian that stands for the one of Docker's registry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import machine
+import pages
 import pytest
+from reader import Reader
 
 from headrace.cli.observe import observed, port_of
 from headrace.store import open_store
@@ -67,7 +70,7 @@ def test_what_is_installed_is_pinned_by_hash():
     installs = [run for run in of("RUN") if "pip install" in run]
     assert len(installs) == 3
     assert re.search(r"pip install --no-cache-dir uv==\d+\.\d+\.\d+$", installs[0])
-    assert "uv pip install --no-cache --require-hashes -r requirements.lock" in installs[1]
+    assert "uv pip install --require-hashes -r requirements.lock" in installs[1]
     assert "uv pip install --no-cache --no-deps ." in installs[2]
 
 
@@ -117,3 +120,40 @@ def test_the_health_check_works():
     with observed(open_store("memory://docker"), settings, "server"):
         assert subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 0
     assert subprocess.run(words, env=environment, capture_output=True, check=False).returncode != 0
+
+
+PAGE = pages.ROOT / "docs/docker.md"
+CONTAINERS = ("feed-server", "feed-pipeline", "feed-trainer", "feed-tracker")
+
+
+def healthy(engine, name):
+    try:
+        engine.run("healthcheck", "run", name)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+@pytest.mark.xdist_group("machine")  # one at a time: gigabytes of memory
+@pytest.mark.skipif(bool(machine.MISSING), reason=machine.REASON)
+def test_the_page_and_what_it_leads_to(tmp_path):
+    reader = Reader(tmp_path / "reader", stays={}, longest_s=900)
+    machine.copy_of_checkout(reader.here)
+    with machine.engine(tmp_path / "engine", reader.variables["HEADRACE__SERVE__PORT"]) as engine:
+        reader.machine = engine
+        reader.follow(pages.blocks(PAGE))
+        assert reader.ran == pages.shell_commands([PAGE])
+
+        machine.awaited(lambda: all(healthy(engine, name) for name in CONTAINERS), "all are healthy")
+
+        def served():
+            said = json.loads(engine.run("exec", "feed-server", "headrace", "status", "--json"))
+            return next(beat["info"]["version"] for beat in said["processes"] if beat["role"] == "server")
+
+        machine.awaited(lambda: served() > 0, "what was learned is served")
+        assert engine.run("exec", "feed-server", "id", "--user").strip() == "10001"
+        engine.run("stop", "feed-trainer")
+        assert not healthy(engine, "feed-trainer")
+        assert healthy(engine, "feed-server")

@@ -8,8 +8,9 @@
     json, yaml, ini     parsed; sql: parsed by SQLite
     text                must be in what the commands before it print: words in their order, any number for a number
 
-Ports that a page names are changed for free ones, so that nothing else on the machine is met. What is not done, and
-why: `NOT_HERE`, `WHERE_PRESENT`, and the list of the test.
+Ports that a page names are changed for free ones, so that nothing else on the machine is met. What changes a machine
+(`MACHINE`) is done in one of its own (machine.py), and nowhere else. What is not done: the list of the test, and tools
+that are not installed (`WHERE_PRESENT`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,11 +29,12 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import duckdb
 import yaml
 from pages import PRINTED, SHELLS, Block, Command, commands, name
+from tools import which
 
 from headrace import config
 from headrace.errors import SettingsError
@@ -58,24 +59,10 @@ STAYS: Final[dict[str, str | tuple[str, ...]]] = {  # ends only when told to: wh
     r"prometheus\b": r"Server is ready",
 }
 
-NOT_HERE: Final = {  # tools that change the machine or need another one
-    "docker": "builds images and starts containers",
-    "docker-compose": "starts containers",
-    "podman": "builds images and starts containers",
-    "kubectl": "needs a cluster",
-    "helm": "needs a cluster",
-    "sudo": "changes the machine",
-    "systemctl": "changes the machine",
-    "journalctl": "reads the machine's journal",
-    "useradd": "changes the machine",
-    "apt": "changes the machine",
-    "apt-get": "changes the machine",
-    "git": "needs the network",
-    "pip": "needs the network; `make install` installs from the lock",
-    "uv": "needs the network; `make install` installs from the lock",
-    "ssh": "needs another machine",
-    "scp": "needs another machine",
-    "rsync": "needs another machine",
+MACHINE: Final = {  # commands that change it, or reach others
+    *("docker", "docker-compose", "podman", "kubectl", "helm"),
+    *("sudo", "runuser", "systemctl", "journalctl", "useradd", "apt", "apt-get"),
+    *("git", "pip", "uv", "ssh", "scp", "rsync"),
 }
 WHERE_PRESENT: Final = (
     "promtool",
@@ -142,10 +129,22 @@ class Staying:
         return Wrong(self.command.page, self.command.line, f"`{self.command.text}` {what}", self.printed())
 
 
+class Machine(Protocol):
+    """One that a page may change. variables: what its commands need in their environment."""
+
+    @property
+    def variables(self) -> Mapping[str, str]: ...
+
+    def words(self, at: Path) -> list[str]:
+        """What a command begins with to run there, in this directory."""
+        ...
+
+
 class Reader:
     """Follows pages in `folder`/here. elsewhere: how commands begin that another test runs; stays: like `STAYS`.
 
-    `ran` and `left_out`, with the reason, are the commands that it met.
+    machine: that of the reader alone; without it, a page that changes the machine is Wrong. `ran` and `left_out`, with
+    the reason, are the commands that it met; `variables` name the ports that it was given.
     """
 
     def __init__(
@@ -154,16 +153,20 @@ class Reader:
         elsewhere: Collection[str] = (),
         *,
         stays: Mapping[str, str | tuple[str, ...]] = MappingProxyType(STAYS),
+        machine: Machine | None = None,
+        longest_s: float = LONGEST_S,
     ) -> None:
         self.folder, self.elsewhere, self.stays = folder, elsewhere, stays
+        self.machine, self.longest_s = machine, longest_s
         self.ran: list[Command] = []
         self.left_out: list[tuple[Command, str]] = []
         self._at = folder / "here"
-        self._at.mkdir(exist_ok=True)
+        self._at.mkdir(parents=True, exist_ok=True)
         self._ports: dict[int, int] = {}
         self._staying: list[Staying] = []
         defaults = {"HEADRACE__SERVE__PORT": 8500, "MLFLOW_PORT": 5000}
-        self._environment = _environment(folder) | {key: str(self._port(port)) for key, port in defaults.items()}
+        self.variables = {key: str(self._port(port)) for key, port in defaults.items()}
+        self._environment = _environment(folder) | self.variables
         self._kinds: Mapping[str, Callable[[Block], None]] = {
             **dict.fromkeys(("python", "py"), self._python),
             "toml": self._toml,
@@ -219,7 +222,7 @@ class Reader:
         code, printed = self._bash(command.text)
         if code != 0:
             others = "".join(f"\n--- {one.command.text}\n{one.printed()[-1_500:]}" for one in self._staying)
-            what = f"does not end within {LONGEST_S:.0f} s" if code is None else f"ended with exit code {code}"
+            what = f"does not end within {self.longest_s:.0f} s" if code is None else f"ended with exit code {code}"
             raise Wrong(command.page, command.line, f"`{command.text}` {what}", printed + others)
         if command.printed:
             compare(command.printed, printed, command.page, command.line + 1)
@@ -230,12 +233,12 @@ class Reader:
         first = Path(command.words[0]).name if command.words else ""
         if any(command.text.startswith(one) for one in self.elsewhere):
             return "another test runs it"
-        if first in NOT_HERE:
-            return NOT_HERE[first]
-        if first in WHERE_PRESENT and shutil.which(first) is None:
+        if first in WHERE_PRESENT and which(first) is None:
             return f"{first} is not installed"
-        if SYSTEM.search(command.text):
-            return "it reaches out of its folder"
+        if self.machine is None and (first in MACHINE or SYSTEM.search(command.text)):
+            raise Wrong(
+                command.page, command.line, f"`{command.text}` changes the machine, or reaches out of its folder"
+            )
         return ""
 
     def _bash(self, text: str) -> tuple[int | None, str]:
@@ -245,7 +248,7 @@ class Reader:
         out = self.folder / "out"
         process = self._begun(SCRIPT.format(text=self._changed(text), kept=kept), out)
         try:
-            code: int | None = process.wait(LONGEST_S)
+            code: int | None = process.wait(self.longest_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -259,9 +262,9 @@ class Reader:
     def _begun(self, script: str, out: Path) -> subprocess.Popen[bytes]:
         with out.open("wb") as file:
             return subprocess.Popen(
-                ["bash", "-c", script],
-                cwd=self._at,
-                env=self._environment,
+                [*(self.machine.words(self._at) if self.machine else ()), "bash", "-c", script],
+                cwd=self._at if self.machine is None else self.folder,
+                env=self._environment | (self.machine.variables if self.machine else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
