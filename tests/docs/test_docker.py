@@ -70,7 +70,7 @@ def test_what_is_installed_is_pinned_by_hash():
     installs = [run for run in of("RUN") if "pip install" in run]
     assert len(installs) == 3
     assert re.search(r"pip install --no-cache-dir uv==\d+\.\d+\.\d+$", installs[0])
-    assert "uv pip install --require-hashes -r requirements.lock" in installs[1]
+    assert "uv pip install --no-cache --require-hashes -r requirements.lock" in installs[1]
     assert "uv pip install --no-cache --no-deps ." in installs[2]
 
 

@@ -159,7 +159,7 @@ def engine(folder: Path, port: str) -> Iterator[Engine]:
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
             "BUILDAH_FORMAT": "docker",  # with a health check
             "BUILDAH_LAYERS": "false",  # no step is kept for another build
-            "TMPDIR": str(folder),
+            "TMPDIR": str(folder.parent),  # of one file for each layer
         }
         one = Engine(variables)
         stack.callback(one.run, "rm", "--all", "--force", "--time", "10")
