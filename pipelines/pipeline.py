@@ -140,11 +140,9 @@ class Pipeline:
         record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
         try:
             entry = commit(self._log, plan, record, clock.now_us())
-        except LostRace as lost:
+        except LostRace:
             self._idle = {}
-            other = self._claim.rival()
-            if other is not None:
-                raise status.busy(other) from lost
+            self._claim.check()
             return self.tick(drain=drain, complete_until_us=complete_until_us)
         _measure(plan.previous, record, time.monotonic() - began)
         self._room.took(sum(shard.bytes for shard in record.shards) + sum(meta["bytes"] for meta in record.pending))
