@@ -35,7 +35,7 @@ from headrace.loop import open_loop
 from headrace.shard import ShardRecord, arrange, write_shard
 from headrace.store import open_store
 from headrace.version import VersionRecord, union
-from training import recover, trainer, trial
+from training import live, recover, trainer, trial
 
 if TYPE_CHECKING:
     from headrace.loop import Loop
@@ -51,8 +51,7 @@ def main() -> int:
     options.add_argument("--without-replay", action="store_true")
     given = options.parse_args()
     if given.without_replay:
-        recover.plan_of = _checkpoint_only  # type: ignore[assignment]
-        trainer.plan_of = _checkpoint_only  # type: ignore[attr-defined]
+        live.plan_of = _checkpoint_only  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         result = torture(Path(folder), given.kills, random.Random(given.seed))
     print(json.dumps({"seed": given.seed, **result}))
@@ -112,7 +111,7 @@ def _work(root: Path, settings: Settings, place: str, hit: int) -> None:
     running._files.resident = hit == 2  # files are written aside, or each is waited for
     while running.step() is not None:
         pass
-    arrays = running._state.arrays()
+    arrays = running._live.state.arrays()
     bits = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in sorted(arrays.items())))
     bits.update(json.dumps(running.record.digest, sort_keys=True).encode())
     (root / "bits").write_text(bits.hexdigest())
