@@ -46,7 +46,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from headrace.store import Store
 
 __all__ = [
+    "BLANK",
     "COLUMNS",
     "SUMS",
     "Policy",
@@ -260,12 +261,12 @@ class ShardRecord:
             },
         )
 
-    def check(self, previous: ShardRecord | None, roles: Mapping[str, str]) -> None:
+    def check(self, previous: ShardRecord, roles: Mapping[str, str]) -> None:
         """Raise AccountingError unless ranges go on where `previous` stopped and the sums of every partition hold.
 
-        `roles`: stream name -> "impression" or "feedback".
+        `previous`: BLANK before the first; `roles`: stream name -> "impression" or "feedback".
         """
-        before = {part.key: part for part in previous.ranges} if previous else {}
+        before = {part.key: part for part in previous.ranges}
         missing = before.keys() - {part.key for part in self.ranges}
         if missing:
             raise AccountingError(f"record {self.seq} forgets the partitions {sorted(missing)}", seq=self.seq)
@@ -280,7 +281,7 @@ class ShardRecord:
                     seq=self.seq,
                 )
             self._check_sum(part, roles[part.stream])
-        if previous and self.watermark_us < previous.watermark_us:
+        if self.watermark_us < previous.watermark_us:
             raise AccountingError(f"record {self.seq} would move the watermark back", seq=self.seq)
 
     def _check_sum(self, part: Range, role: str) -> None:
@@ -293,6 +294,23 @@ class ShardRecord:
                 seq=self.seq,
                 counts=dict(count),
             )
+
+
+BLANK: Final = ShardRecord(
+    seq=-1,
+    ranges=(),
+    now_us=0,
+    watermark_us=0,
+    closed_us=0,
+    open_until_us=0,
+    shards=(),
+    pending=(),
+    counts={},
+    schema="",
+    code="",
+    committed_at_us=0,
+)
+"""What the first record goes on from: nothing was read, nothing is pending."""
 
 
 def arrange(rows: pa.Table, window_us: int) -> pa.Table:

@@ -115,7 +115,7 @@ def with_retry(setup: Setup, log: Log, plan: Plan, asked: Sequence[Entry], max_b
     """The plan with the first retry that is asked for. `asked`: requests that no record answers; those to other stages
     are passed over."""
     request = next((one for one in asked if one.kind == KIND), None)
-    if not asked or plan.previous is None:
+    if not asked or plan.parent is None:
         return plan
     if request is None:
         return replace(plan, requests={"cursor": asked[-1].cursor().to_json(), "outcomes": []})
@@ -166,7 +166,6 @@ class _Named:
 
 
 def _choose(setup: Setup, log: Log, plan: Plan, wanted: Wanted, max_bytes: int) -> _Chosen:
-    assert plan.previous is not None
     chosen, rows, size = _Chosen(), 0, 0
     for found in look(setup, log, plan.previous, wanted, plan.now_us):
         named = _Named(found.named.path, found.named.sha256)

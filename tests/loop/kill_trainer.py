@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from forks import killed
 from headrace import failpoints
 from headrace.config import Settings
 from headrace.loop import open_loop
-from headrace.shard import ShardRecord, arrange, write_shard
+from headrace.shard import BLANK, arrange, write_shard
 from headrace.store import open_store
 from headrace.version import VersionRecord, union
 from training import live, recover, trainer, trial
@@ -148,20 +149,7 @@ def _append(loop: Loop, head: Entry | None, rng: random.Random) -> Entry:
     path = f"shards/data/{seq:012d}-0-{log.writer}.parquet"
     table = arrange(pa.table(columns), 60_000_000)
     shard = write_shard(loop.store, table, path=path, part=0, fingerprint=schema.fingerprint)
-    record = ShardRecord(
-        seq=seq,
-        ranges=(),
-        now_us=0,
-        watermark_us=seq,
-        closed_us=0,
-        open_until_us=0,
-        shards=(shard,),
-        pending=(),
-        counts={},
-        schema=schema.fingerprint,
-        code="test",
-        committed_at_us=0,
-    )
+    record = replace(BLANK, seq=seq, watermark_us=seq, shards=(shard,), schema=schema.fingerprint)
     return log.append("shard", record.to_body(), head)
 
 
