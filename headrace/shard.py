@@ -43,7 +43,6 @@ record, another `format` of it, or of a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -53,6 +52,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import AccountingError, DamagedFile, NewerFormat
+from headrace.record import read_verified, sha256_of
 from headrace.window import PartitionClock, window_start_us
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def write_shard(store: Store, rows: pa.Table, *, path: str, part: int, fingerpri
     return Shard(
         part=part,
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256_of(memoryview(data)),
         bytes=data.size,
         rows=rows.num_rows,
         windows=tuple(_windows_of(rows)),
@@ -370,14 +370,7 @@ def _windows_of(rows: pa.Table) -> list[dict[str, int]]:
 
 def read_shard(store: Store, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of a shard after checking its hash (a default Parquet file returns wrong data for most single bit flips)."""
-    data = store.read(shard.path)
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise DamagedFile(
-            f"{shard.path} does not have the SHA-256 that its record names",
-            hint="restore the file from a copy; `headrace log verify --deep` lists everything that is damaged",
-            path=shard.path,
-            expected=shard.sha256,
-        )
+    data = read_verified(store, shard.path, shard.sha256)
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     meta = json.loads((file.metadata.metadata or {}).get(b"headrace", b"{}"))
     if meta.get("format") != FORMAT:
