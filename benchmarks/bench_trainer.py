@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ import pyarrow as pa
 from headrace.cli.hugepages import with_huge_pages
 from headrace.config import Settings, parse
 from headrace.loop import open_loop
-from headrace.shard import Shard, ShardRecord, arrange, read_shard, write_shard
+from headrace.shard import BLANK, Shard, arrange, read_shard, write_shard
 from headrace.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -200,10 +201,7 @@ def versions(root: str) -> tuple[float, float]:
     head, seconds = None, []
     for seq, rows in enumerate([RECORD, 50_000, 50_000, *[100] * 30]):
         shard = write_record(store, events(rows, seq), seq, schema.fingerprint)
-        record = ShardRecord(
-            seq=seq, ranges=(), now_us=0, watermark_us=seq, closed_us=0, open_until_us=0, shards=(shard,), pending=(),
-            counts={}, schema=schema.fingerprint, code="bench", committed_at_us=0,
-        )  # fmt: skip
+        record = replace(BLANK, seq=seq, watermark_us=seq, shards=(shard,), schema=schema.fingerprint)
         head = log.append("shard", record.to_body(), head)
         started = time.perf_counter()
         entry = trainer.step()

@@ -1,4 +1,5 @@
-"""Arrow as headrace's processes use it: without pandas where a start must be fast, with libc's memory in the pipeline.
+"""Arrow as headrace's processes use it: without pandas where a start must be fast, with libc's memory in the pipeline,
+files mapped where they can be.
 
 pyarrow looks for pandas when it makes its first array, to recognise pandas objects; where pandas is installed (MLflow
 brings it) that import costs a second of CPU and 60 MB, for nothing.
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+
+    from headrace.store import Store
 
 
 class _NoPandas(MetaPathFinder):
@@ -47,3 +50,12 @@ def memory_of_libc() -> None:
     Arrow's own pool gives freed memory back at once; to have its pages zeroed again took a tenth of a pipeline's time.
     """
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+def buffer_at(store: Store, path: str) -> pa.Buffer:
+    """The bytes of a file: mapped where the store is local, not read before they are used. NotFound."""
+    local = store.path_of(path)
+    if local is None or not local.exists() or not local.stat().st_size:  # an empty file cannot be mapped
+        return pa.py_buffer(store.read(path))
+    with pa.memory_map(str(local)) as mapped:
+        return mapped.read_buffer()

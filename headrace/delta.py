@@ -373,19 +373,10 @@ def _change_of(batch: pa.RecordBatch, table: dict[str, Any]) -> Change:
 
 def load_delta(store: Store, path: str, sha256: str) -> Delta:
     """The verified delta or snapshot at `path`: mapped where the store is local. NotFound, DamagedFile, NewerFormat."""
-    local = store.path_of(path)
-    if local is not None and local.exists() and local.stat().st_size:  # an empty file cannot be mapped
-        with pa.memory_map(str(local)) as mapped:
-            data = mapped.read_buffer()
-    else:
-        data = pa.py_buffer(_read(store, path))
-    check_sha256(memoryview(data), sha256, path)
-    return read_delta(data, name=path)
+    from headrace.arrow import buffer_at  # not needed where there is no store (headrace/pyfunc.py)
 
-
-def _read(store: Store, path: str) -> bytes:
     try:
-        return store.read(path)
+        data = buffer_at(store, path)
     except NotFound as error:
         raise NotFound(
             f"{path} is missing",
@@ -393,3 +384,5 @@ def _read(store: Store, path: str) -> bytes:
             "leads past it",
             path=path,
         ) from error
+    check_sha256(memoryview(data), sha256, path)
+    return read_delta(data, name=path)

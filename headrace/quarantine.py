@@ -12,7 +12,6 @@ File metadata `headrace` = {"format": 1, "kind": "quarantine", "schema": fingerp
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.errors import DamagedFile, NewerFormat
+from headrace.errors import NewerFormat
+from headrace.record import read_verified, sha256_of
 from headrace.shard import Quarantine
 
 if TYPE_CHECKING:
@@ -54,18 +54,17 @@ def write_quarantine(store: Store, rows: pa.Table, *, path: str, fingerprint: st
     data = sink.getvalue()
     store.write(path, memoryview(data))
     reasons = dict(sorted(Counter(rows.column("reason").to_pylist()).items()))
-    return Quarantine(path, hashlib.sha256(data).hexdigest(), rows.num_rows, reasons)
+    return Quarantine(path, sha256_of(memoryview(data)), rows.num_rows, reasons)
 
 
 def read_quarantine(store: Store, named: Quarantine) -> pa.Table:
     """Refused events of one file, after checking its hash. `DamagedFile`, `NewerFormat`."""
-    data = store.read(named.path)
-    if hashlib.sha256(data).hexdigest() != named.sha256:
-        raise DamagedFile(
-            f"{named.path} does not have the SHA-256 that its record names",
-            hint="restore the file from a copy; it holds refused events only, the loop goes on without it",
-            path=named.path,
-        )
+    data = read_verified(
+        store,
+        named.path,
+        named.sha256,
+        "restore the file from a copy; it holds refused events only, the loop goes on without it",
+    )
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     said = json.loads((file.metadata.metadata or {}).get(b"headrace", b"{}"))
     if said.get("format") != FORMAT or said.get("kind") != KIND:

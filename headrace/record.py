@@ -39,6 +39,7 @@ FORMAT = 1
 MAX_RECORD_BYTES = 16 * 1024
 ENVELOPE = frozenset({"seq", "kind", "format", "writer", "parent", "sha256"})
 DETAIL = "$detail"
+RESTORE = "run `headrace log verify --deep`, and restore this file from a copy of the root"
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,16 @@ def sha256_of(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check_sha256(data: bytes | memoryview, sha256: str, path: str) -> None:
-    """Raise `DamagedFile` unless `data` has the hash that a record names for `path`."""
+def check_sha256(data: bytes | memoryview, sha256: str, path: str, hint: str = RESTORE) -> None:
+    """Raise `DamagedFile` unless `data` has the hash that a record names for `path`. `hint`: what to do then."""
     if sha256_of(data) != sha256:
-        raise _damaged(path, "its bytes do not have the hash that a record names")
+        raise _damaged(path, "it does not have the SHA-256 that a record names", hint)
 
 
-def read_verified(store: Store, path: str, sha256: str) -> bytes:
+def read_verified(store: Store, path: str, sha256: str, hint: str = RESTORE) -> bytes:
     """The bytes of a file that a record names. `NotFound`, `DamagedFile`."""
     data = store.read(path)
-    check_sha256(data, sha256, path)
+    check_sha256(data, sha256, path, hint)
     return data
 
 
@@ -223,6 +224,5 @@ def _detail(store: Store, value: dict[str, Any]) -> Any:
     return json.loads(read_verified(store, named["path"], named["sha256"]))
 
 
-def _damaged(path: str, why: str) -> DamagedFile:
-    hint = "run `headrace log verify --deep`, and restore this file from a copy of the root"
+def _damaged(path: str, why: str, hint: str = RESTORE) -> DamagedFile:
     return DamagedFile(f"{path} is damaged: {why}", hint=hint, path=path)

@@ -43,16 +43,16 @@ record, another `format` of it, or of a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import AccountingError, DamagedFile, NewerFormat
+from headrace.record import read_verified, sha256_of
 from headrace.window import PartitionClock, window_start_us
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from headrace.store import Store
 
 __all__ = [
+    "BLANK",
     "COLUMNS",
     "SUMS",
     "Policy",
@@ -260,12 +261,12 @@ class ShardRecord:
             },
         )
 
-    def check(self, previous: ShardRecord | None, roles: Mapping[str, str]) -> None:
+    def check(self, previous: ShardRecord, roles: Mapping[str, str]) -> None:
         """Raise AccountingError unless ranges go on where `previous` stopped and the sums of every partition hold.
 
-        `roles`: stream name -> "impression" or "feedback".
+        `previous`: BLANK before the first; `roles`: stream name -> "impression" or "feedback".
         """
-        before = {part.key: part for part in previous.ranges} if previous else {}
+        before = {part.key: part for part in previous.ranges}
         missing = before.keys() - {part.key for part in self.ranges}
         if missing:
             raise AccountingError(f"record {self.seq} forgets the partitions {sorted(missing)}", seq=self.seq)
@@ -280,7 +281,7 @@ class ShardRecord:
                     seq=self.seq,
                 )
             self._check_sum(part, roles[part.stream])
-        if previous and self.watermark_us < previous.watermark_us:
+        if self.watermark_us < previous.watermark_us:
             raise AccountingError(f"record {self.seq} would move the watermark back", seq=self.seq)
 
     def _check_sum(self, part: Range, role: str) -> None:
@@ -293,6 +294,23 @@ class ShardRecord:
                 seq=self.seq,
                 counts=dict(count),
             )
+
+
+BLANK: Final = ShardRecord(
+    seq=-1,
+    ranges=(),
+    now_us=0,
+    watermark_us=0,
+    closed_us=0,
+    open_until_us=0,
+    shards=(),
+    pending=(),
+    counts={},
+    schema="",
+    code="",
+    committed_at_us=0,
+)
+"""What the first record goes on from: nothing was read, nothing is pending."""
 
 
 def arrange(rows: pa.Table, window_us: int) -> pa.Table:
@@ -324,7 +342,7 @@ def write_shard(store: Store, rows: pa.Table, *, path: str, part: int, fingerpri
     return Shard(
         part=part,
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256_of(memoryview(data)),
         bytes=data.size,
         rows=rows.num_rows,
         windows=tuple(_windows_of(rows)),
@@ -352,14 +370,7 @@ def _windows_of(rows: pa.Table) -> list[dict[str, int]]:
 
 def read_shard(store: Store, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of a shard after checking its hash (a default Parquet file returns wrong data for most single bit flips)."""
-    data = store.read(shard.path)
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise DamagedFile(
-            f"{shard.path} does not have the SHA-256 that its record names",
-            hint="restore the file from a copy; `headrace log verify --deep` lists everything that is damaged",
-            path=shard.path,
-            expected=shard.sha256,
-        )
+    data = read_verified(store, shard.path, shard.sha256)
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     meta = json.loads((file.metadata.metadata or {}).get(b"headrace", b"{}"))
     if meta.get("format") != FORMAT:

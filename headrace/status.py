@@ -134,13 +134,17 @@ class Claim:
         """Another process that lives in the role."""
         return rival(self._store, self._role, clock.now_us())
 
-    def take(self) -> None:
-        """Busy while another process lives in the role; looks at most once a beat."""
-        if time.monotonic() - self._looked_s < BEAT_S:
-            return
+    def check(self) -> None:
+        """Busy while another process lives in the role."""
         other = self.rival()
         if other is not None:
             raise busy(other)
+
+    def take(self) -> None:
+        """As `check`, but looks at most once a beat; from then on this process has it."""
+        if time.monotonic() - self._looked_s < BEAT_S:
+            return
+        self.check()
         if self._pulse is None:
             self._pulse = Pulse(self._store, self._role, self._info).start()
         self._looked_s = time.monotonic()

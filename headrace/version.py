@@ -203,7 +203,7 @@ def rollback_of(
     path_to(to, read, [head.snapshot])
     forgotten = trained_since(to, head.version, read)
     return replace(
-        _control(head, "rollback", now_us, code),
+        following(head, "rollback", now_us=now_us, code=code),
         to=to,
         model=target.model,
         schema=target.schema,
@@ -221,10 +221,11 @@ def rollback_of(
 def pin_of(head: VersionRecord, to: int | None, *, now_us: int, code: str) -> VersionRecord:
     """The record that keeps replicas at version `to`; None = they follow the newest again. The trial goes on."""
     trial = {"trial": head.gate["trial"]} if "trial" in head.gate else {}
-    return replace(_control(head, "pin", now_us, code), to=to, pinned=to, gate=trial)
+    return replace(following(head, "pin", now_us=now_us, code=code), to=to, pinned=to, gate=trial)
 
 
-def _control(head: VersionRecord, kind: str, now_us: int, code: str) -> VersionRecord:
+def following(head: VersionRecord, kind: str, *, now_us: int, code: str) -> VersionRecord:
+    """The next record, as far as it repeats what `head` says."""
     return replace(
         head,
         version=head.version + 1,

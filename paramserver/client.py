@@ -71,6 +71,13 @@ _HINTS: Final[dict[grpc.StatusCode, str]] = {
     grpc.StatusCode.UNIMPLEMENTED: "server and client are of different versions of headrace",
 }
 """For what gRPC says by itself."""
+_FORMS: Final[tuple[tuple[set[type], str, Any, type], ...]] = (
+    ({str}, "strings", wire.Strings, str),
+    ({bool}, "bools", wire.Bools, bool),
+    ({int}, "ints", wire.Ints, int),
+    ({int, float}, "floats", wire.Floats, float),
+)
+"""Types of the values, field and message that take them, and their type there; the first that fits is taken."""
 
 
 @dataclass(frozen=True)
@@ -231,18 +238,12 @@ def _list(name: str, item: Any) -> list[Any]:
 
 
 def _typed(name: str, items: Sequence[Any], *, hashed: bool) -> dict[str, Any]:
-    present = [item for item in items if item is not None]
-    types = {_type_of(item) for item in present}
     if hashed:
         return {"ids": wire.Ids(values=[item or 0 for item in items])}
-    if types <= {bool} and types:
-        return {"bools": wire.Bools(values=[bool(item) for item in items])}
-    if types <= {int} and types:
-        return {"ints": wire.Ints(values=[0 if item is None else int(item) for item in items])}
-    if types <= {int, float} and types:
-        return {"floats": wire.Floats(values=[0.0 if item is None else float(item) for item in items])}
-    if types <= {str}:
-        return {"strings": wire.Strings(values=["" if item is None else item for item in items])}
+    types = {_type_of(item) for item in items if item is not None}
+    for known, field, message, plain in _FORMS:
+        if types <= known:
+            return {field: message(values=[plain() if item is None else plain(item) for item in items])}
     names = ", ".join(sorted(kind.__name__ for kind in types))
     raise InvalidRequest(
         f"feature '{name}' has values of the type{'s' if len(types) > 1 else ''} {names}",

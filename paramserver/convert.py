@@ -34,16 +34,12 @@ _ARROW: Final = {"strings": pa.string(), "ints": pa.int64(), "floats": pa.float6
 
 def inputs_of(request: Request, schema: Schema, max_candidates: int) -> Inputs:
     """The candidates of `request`. InvalidRequest, WrongType; NotReady if its ids were hashed for another schema."""
-    given = request.message.features
-    features = [(feature, given.get(feature.name)) for feature in schema.features]
-    named = sum(values is not None for _, values in features)
-    if named < len(given) or named < len(features):
-        _check_names(given, schema)
+    features = _named(request.message.features, schema)
     _check_fingerprint(request, schema)
     ids, numbers = _packed(features) if request.packed else ({}, {})
     lists: dict[str, Ragged] = {}
     for feature, values in features:
-        if feature.name in ids or feature.name in numbers or values is None:  # a cross, else _check_names had refused
+        if feature.name in ids or feature.name in numbers or values is None:
             continue
         generated = typed(values) if request.packed else values
         if feature.kind == "ids":
@@ -55,10 +51,19 @@ def inputs_of(request: Request, schema: Schema, max_candidates: int) -> Inputs:
     lines = {name: len(column) for name, column in (ids | numbers).items()}
     lines |= {name: ragged.lines for name, ragged in lists.items()}
     n = _candidates(lines, max_candidates)
-    for feature in schema.features:
-        if feature.kind == "cross" and feature.name not in ids:
+    for feature, values in features:
+        if values is None:
             ids[feature.name] = cross_of(feature.name, _members(feature, ids))
     return Inputs(n, ids, lists, numbers)
+
+
+def _named(given: Mapping[str, Any], schema: Schema) -> list[tuple[Feature, Any]]:
+    """Every feature with what the request has for it; None for a cross that is to be made."""
+    features = [(feature, given.get(feature.name)) for feature in schema.features]
+    named = sum(values is not None for _, values in features)
+    if named < len(given) or named < len(features):
+        _check_names(given, schema)
+    return features
 
 
 def _packed(features: Sequence[tuple[Feature, Any]]) -> tuple[dict[str, Ids], dict[str, Floats]]:

@@ -17,7 +17,7 @@ from headrace.collector import ShardCollector
 from headrace.errors import LogRewritten, LostRace, NotFound, StoreFull
 from headrace.log import Follower
 from headrace.room import INTAKE, Room
-from headrace.shard import ShardRecord
+from headrace.shard import BLANK, ShardRecord
 from pipelines.orders import Setup, Tick
 from pipelines.plan import Plan, as_recorded, plan_tick
 from pipelines.retry import with_retry
@@ -115,7 +115,7 @@ class Pipeline:
 
     def _asked(self, plan: Plan) -> list[Entry]:
         """Requests that the newest record does not answer."""
-        cursor = plan.previous.requests["cursor"] if plan.previous else None
+        cursor = plan.previous.requests["cursor"]
         try:
             self._requests += self._follower.poll()
         except LogRewritten:  # or collected: from the oldest that is left
@@ -140,11 +140,9 @@ class Pipeline:
         record, results = make(self._setup, plan, tick, self._runner(), self._loop.store, weighing)
         try:
             entry = commit(self._log, plan, record, clock.now_us())
-        except LostRace as lost:
+        except LostRace:
             self._idle = {}
-            other = self._claim.rival()
-            if other is not None:
-                raise status.busy(other) from lost
+            self._claim.check()
             return self.tick(drain=drain, complete_until_us=complete_until_us)
         _measure(plan.previous, record, time.monotonic() - began)
         self._room.took(sum(shard.bytes for shard in record.shards) + sum(meta["bytes"] for meta in record.pending))
@@ -158,8 +156,8 @@ class Pipeline:
         entry = self._recorded(seq)
         recorded = ShardRecord.from_entry(entry)
         parent = self._recorded(seq - 1) if seq else None
-        previous = ShardRecord.from_entry(parent) if parent else None
-        clocks = {one.key: one.watermark_us for one in previous.ranges} if previous else {}
+        previous = ShardRecord.from_entry(parent) if parent else BLANK
+        clocks = {one.key: one.watermark_us for one in previous.ranges}
         plan = Plan(
             parent=parent,
             previous=previous,
@@ -267,14 +265,14 @@ class Pipeline:
         return self._run
 
 
-def _measure(previous: ShardRecord | None, record: ShardRecord, seconds: float) -> None:
+def _measure(previous: ShardRecord, record: ShardRecord, seconds: float) -> None:
     metrics.TICK_SECONDS.observe(seconds)
     metrics.WATERMARK.set(record.watermark_us / clock.SECOND_US)
     for file in record.quarantine:
         for reason, count in file.reasons.items():
             metrics.QUARANTINED.labels(reason).inc(count)
     for key, counts in record.counts.items():
-        before = previous.counts.get(key, {}) if previous else {}
+        before = previous.counts.get(key, {})
         for outcome, count in counts.items():
             if outcome not in ("read", "pending"):
                 metrics.EVENTS.labels(key.split("/", 1)[0], outcome).inc(count - before.get(outcome, 0))

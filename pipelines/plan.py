@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.clock import SECOND_US
 from headrace.errors import SettingsError
-from headrace.shard import Range, ShardRecord
+from headrace.shard import BLANK, Range, ShardRecord
 from headrace.window import closed_us, idle_since
 from pipelines.aside import read_aside
 from pipelines.orders import PartOrder, ReadOrder, Setup, Tick, watermark_after
@@ -43,13 +43,14 @@ KEYS = {  # what stays while anything is pending: name in Policy -> key in the s
 class Plan:
     """Ranges to read (with the clocks from before), about `size` bytes; `due`: there is something to do.
 
+    `previous`: the record of `parent`, BLANK before the first.
     `complete`: the ranges reach every end, so that what the caller declares about the streams holds after this tick.
     `asides`: by key of a range, what its source wants kept from this record on. `requests`: what the record says of the
     requests that it answers or passes over; None = what the record before says.
     """
 
     parent: Entry | None
-    previous: ShardRecord | None
+    previous: ShardRecord
     now_us: int
     ranges: tuple[Range, ...]
     size: int
@@ -66,7 +67,7 @@ class Plan:
 
     @property
     def before_us(self) -> int:
-        return 0 if self.previous is None else self.previous.watermark_us
+        return self.previous.watermark_us
 
     def to_json(self) -> dict[str, Any]:
         ranges = [{"stream": r.stream, "partition": r.partition, "from": r.start, "to": r.end} for r in self.ranges]
@@ -86,9 +87,8 @@ def plan_tick(
 ) -> Plan:
     """Plan the tick after `parent`. `idle`: since when this process has seen each partition at its end; what it has not
     seen begins now, since a time in which nobody looked is no idleness."""
-    previous = None if parent is None else ShardRecord.from_entry(parent)
-    if previous is not None:
-        _check_settings(setup, previous)
+    previous = BLANK if parent is None else ShardRecord.from_entry(parent)
+    _check_settings(setup, previous)
     ranges: list[Range] = []
     asides: dict[str, Any] = {}
     size, complete = 0, True
@@ -114,15 +114,15 @@ def plan_tick(
     return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
 
 
-def in_place(ranges: Iterable[Range], previous: ShardRecord | None) -> tuple[Range, ...]:
+def in_place(ranges: Iterable[Range], previous: ShardRecord) -> tuple[Range, ...]:
     """In the order of a record: those of the record before keep their places, new ones come after them."""
-    place = {one.key: number for number, one in enumerate(previous.ranges)} if previous else {}
+    place = {one.key: number for number, one in enumerate(previous.ranges)}
     return tuple(sorted(ranges, key=lambda one: (place.get(one.key, len(place)), one.key)))
 
 
-def _partitions(setup: Setup, previous: ShardRecord | None) -> list[Range]:
+def _partitions(setup: Setup, previous: ShardRecord) -> list[Range]:
     """Every partition as it was left, the one that lags behind first: it may use the budget of the tick."""
-    known = {part.key: part for part in previous.ranges} if previous else {}
+    known = {part.key: part for part in previous.ranges}
     for name, source in setup.sources.items():
         for partition in source.partitions():
             first = source.first(partition)
@@ -223,12 +223,11 @@ def orders_of(setup: Setup, plan: Plan, tick: Tick) -> list[ReadOrder | PartOrde
 
 
 def part_orders(setup: Setup, plan: Plan, tick: Tick) -> list[PartOrder]:
-    pending = plan.previous.pending if plan.previous else ()
     return [
         PartOrder(
             tick=tick,
             part=part,
-            runs=tuple(meta for meta in pending if meta["part"] == part),
+            runs=tuple(meta for meta in plan.previous.pending if meta["part"] == part),
             partitions=tuple(one.key for one in plan.ranges),
             clocks=tuple(one.clock for one in plan.ranges),
             before_us=plan.before_us,
@@ -262,8 +261,6 @@ def falls_due(
 
 def _due(setup: Setup, plan: Plan, open_run: Callable[[RunMeta], Run]) -> bool:
     """Whether a watermark that moves without new events decides anything."""
-    if plan.previous is None:
-        return False
     order = part_orders(setup, plan, Tick(plan.seq, plan.now_us, ""))[0]
     after_us = watermark_after(order, [], setup.horizon)
     if after_us <= plan.before_us:

@@ -64,6 +64,10 @@ class Wanted:
         records = tuple((int(low), int(high)) for low, high in args.get("records", ()))
         return Wanted(records, tuple(args.get("reasons", ())))
 
+    def has(self, reason: str) -> bool:
+        """Whether events with this reason are asked for."""
+        return not self.reasons or reason in self.reasons
+
 
 @dataclass(frozen=True)
 class Looked:
@@ -88,15 +92,15 @@ class Looked:
 def look(setup: Setup, log: Log, head: ShardRecord, wanted: Wanted, now_us: int) -> Iterator[Looked]:
     """What would become of the refused events of a request, by the settings of now. `head`: the newest record."""
     done = retried(setup.store_url, head)
-    first = log.first()
-    for low, high in wanted.records if first is not None else ():
-        for seq in range(max(low, first.seq if first else 0), min(high, head.seq + 1)):
+    oldest = _oldest(log)
+    for low, high in wanted.records:
+        for seq in range(max(low, oldest), min(high, head.seq + 1)):
             try:
                 record = ShardRecord.from_entry(log.read(seq))
             except NotFound:  # collected meanwhile
                 continue
             for named in record.quarantine:
-                if not wanted.reasons or named.reasons.keys() & set(wanted.reasons):
+                if any(wanted.has(reason) for reason in named.reasons):
                     found = _looked(setup, head, record.seq, named, wanted, done.get(named.path, set()), now_us)
                     if found.was:
                         yield found
@@ -115,39 +119,29 @@ def with_retry(setup: Setup, log: Log, plan: Plan, asked: Sequence[Entry], max_b
     """The plan with the first retry that is asked for. `asked`: requests that no record answers; those to other stages
     are passed over."""
     request = next((one for one in asked if one.kind == KIND), None)
-    if not asked or plan.previous is None:
+    if not asked or plan.parent is None:
         return plan
     if request is None:
         return replace(plan, requests={"cursor": asked[-1].cursor().to_json(), "outcomes": []})
     chosen = _choose(setup, log, plan, Wanted.of(request.body["args"]), max_bytes)
-    ranges, asides = list(plan.ranges), dict(plan.asides)
-    first = log.first()
+    ranges, asides, oldest = {one.key: one for one in plan.ranges}, dict(plan.asides), _oldest(log)
     for stream, picks in chosen.picks.items():
-        before = next((one for one in ranges if one.key == f"{stream}/{RETRIED}"), None)
-        before = before or Range(stream, RETRIED, None, 0, 0, idle_since_us=0)
-        ranges = [one for one in ranges if one.key != before.key]
-        identity = {
-            "request": request.seq,
-            "picks": [{"path": one.path, "sha256": one.sha256, "rows": _ranges(picks[one])} for one in picks],
-        }
-        end = before.start + sum(len(rows) for rows in picks.values())
-        ranges.append(replace(before, identity=identity, end=end))
-        asides[before.key] = _marked(_marks(setup.store_url, before), picks, 0 if first is None else first.seq)
-    requests: dict[str, Any] | None = None
-    if chosen.whole:
-        outcome = {"seq": request.seq, "outcome": "retried", "kept": dict(sorted(chosen.kept.items()))}
-        passed = takewhile(lambda one: one.kind != KIND, asked[asked.index(request) + 1 :])
-        requests = {"cursor": [request, *passed][-1].cursor().to_json(), "outcomes": [outcome]}
-    return replace(
-        plan,
-        ranges=in_place(ranges, plan.previous),
-        asides=asides,
-        complete=plan.complete and chosen.whole,
-        complete_until_us=plan.complete_until_us if chosen.whole else 0,
-        drain=plan.drain and chosen.whole,
-        requests=requests,
-        due=True,
-    )
+        before = ranges.get(f"{stream}/{RETRIED}", Range(stream, RETRIED, None, 0, 0, idle_since_us=0))
+        ranges[before.key] = _picked(before, request, picks)
+        asides[before.key] = _marked(_marks(setup.store_url, before), picks, oldest)
+    plan = replace(plan, ranges=in_place(ranges.values(), plan.previous), asides=asides, due=True)
+    if not chosen.whole:  # what is declared of the streams holds once the rest was read, too
+        return replace(plan, complete=False, complete_until_us=0, drain=False)
+    outcome = {"seq": request.seq, "outcome": "retried", "kept": dict(sorted(chosen.kept.items()))}
+    passed = takewhile(lambda one: one.kind != KIND, asked[asked.index(request) + 1 :])
+    return replace(plan, requests={"cursor": [request, *passed][-1].cursor().to_json(), "outcomes": [outcome]})
+
+
+def _picked(before: Range, request: Entry, picks: Mapping[_Named, Sequence[int]]) -> Range:
+    """The range of a stream's refused events that are read again."""
+    named = [{"path": one.path, "sha256": one.sha256, "rows": _ranges(rows)} for one, rows in picks.items()]
+    end = before.start + sum(len(rows) for rows in picks.values())
+    return replace(before, identity={"request": request.seq, "picks": named}, end=end)
 
 
 @dataclass
@@ -166,7 +160,6 @@ class _Named:
 
 
 def _choose(setup: Setup, log: Log, plan: Plan, wanted: Wanted, max_bytes: int) -> _Chosen:
-    assert plan.previous is not None
     chosen, rows, size = _Chosen(), 0, 0
     for found in look(setup, log, plan.previous, wanted, plan.now_us):
         named = _Named(found.named.path, found.named.sha256)
@@ -191,20 +184,15 @@ def _looked(
     try:
         table = kept_events(setup.store_url, named.path, named.sha256)
     except (LogError, NotFound):  # damaged, or of a newer headrace: the loop goes on without it
-        some = {reason: n for reason, n in named.reasons.items() if not wanted.reasons or reason in wanted.reasons}
-        lost = dict(enumerate(reason for reason, n in some.items() for _ in range(n)))
+        counts = {reason: n for reason, n in named.reasons.items() if wanted.has(reason)}
+        lost = dict(enumerate(Counter(counts).elements()))
         return Looked(seq, named, lost, {"": dict.fromkeys(lost, DAMAGED)})
     reasons, streams, sizes = (table[name].to_pylist() for name in ("reason", "stream", "size"))
-    was = {
-        row: reason
-        for row, reason in enumerate(reasons)
-        if row not in done and (not wanted.reasons or reason in wanted.reasons)
-    }
+    was = {row: reason for row, reason in enumerate(reasons) if row not in done and wanted.has(reason)}
     now: dict[str, dict[int, str]] = {}
     for name, stream in setup.streams.items():
-        mine = [
-            row for row, reason in was.items() if streams[row] == name or (stream.shared and reason in UNATTRIBUTED)
-        ]
+        shared = UNATTRIBUTED if stream.shared else ()
+        mine = [row for row, reason in was.items() if streams[row] == name or reason in shared]
         if mine:
             now[name] = _fates(setup, head, name, named, mine, was, now_us)
     return Looked(seq, named, was, now, {row: sizes[row] or ROW_BYTES for row in was})
@@ -282,6 +270,12 @@ def _marked(
     for named, rows in picks.items():
         found[named.path] = _ranges({*rows_in(found.get(named.path, [])), *rows})
     return found
+
+
+def _oldest(log: Log) -> int:
+    """The number of the oldest record that is kept."""
+    first = log.first()
+    return 0 if first is None else first.seq
 
 
 def _seq(path: str) -> int:

@@ -33,7 +33,6 @@ min_us and max_us are the extremes of _ts; level and bucket are those of `pipeli
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
@@ -42,9 +41,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from headrace.arrow import buffer_at
 from headrace.column import plain
-from headrace.errors import DamagedFile, NewerFormat
+from headrace.errors import NewerFormat
 from headrace.ids import fingerprints
+from headrace.record import check_sha256, sha256_of
 from headrace.shard import known
 from pipelines.match import among, distinct, order_of
 
@@ -128,8 +129,8 @@ class NewRun:
         return data
 
     def named(self, part: int, path: str, data: pa.Buffer | bytes) -> RunMeta:
-        sha256 = hashlib.sha256(data).hexdigest()
-        return replace(self.meta, part=part, path=path, sha256=sha256, bytes=len(memoryview(data)))
+        bytes_ = memoryview(data)
+        return replace(self.meta, part=part, path=path, sha256=sha256_of(bytes_), bytes=len(bytes_))
 
 
 class Run:
@@ -202,18 +203,9 @@ class RunFiles:
         return table.replace_schema_metadata(None)
 
     def _verified(self, meta: RunMeta) -> pa.Buffer:
-        local = self._store.path_of(meta.path)
-        if local is not None and local.exists():
-            with pa.memory_map(str(local)) as mapped:
-                data = mapped.read_buffer()
-        else:
-            data = pa.py_buffer(self._store.read(meta.path))
-        if hashlib.sha256(data).hexdigest() != meta.sha256:
-            raise DamagedFile(
-                f"{meta.path} does not have the bytes that the shard log names",
-                hint="restore the file from a copy of the loop, or replay the pipeline from an earlier record",
-                path=meta.path,
-            )
+        data = buffer_at(self._store, meta.path)
+        hint = "restore the file from a copy of the loop, or replay the pipeline from an earlier record"
+        check_sha256(memoryview(data), meta.sha256, meta.path, hint)
         return data
 
 

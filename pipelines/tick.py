@@ -151,10 +151,9 @@ def _too_many(setup: Setup, plan: Plan, stream: str, reports: Sequence[Report], 
 
 
 def _accepted_before(plan: Plan, stream: str) -> bool:
-    counts = plan.previous.counts if plan.previous else {}
     return any(
         count.get("read", 0) > count.get("invalid", 0)
-        for key, count in counts.items()
+        for key, count in plan.previous.counts.items()
         if key.split("/", 1)[0] == stream
     )
 
@@ -184,31 +183,29 @@ def _features_seen(setup: Setup, plan: Plan, reports: Sequence[Report]) -> None:
 
 
 def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Sequence[Report]) -> ShardRecord:
-    watermark_us = results[0].watermark_us
+    previous, watermark_us = plan.previous, results[0].watermark_us
     clocks = clocks_after([one.clock for one in plan.ranges], reports, setup.horizon.disorder_us)
     ranges = tuple(
         replace(one, watermark_us=clock.watermark_us) for one, clock in zip(plan.ranges, clocks, strict=True)
     )
     shards = tuple(Shard.from_json(result.shard) for result in results if result.shard)
     refused = [*(report.quarantine for report in reports), *(result.quarantine for result in results)]
-    starts = [window["start"] for shard in shards for window in shard.windows]
-    open_until = max(starts) + setup.horizon.window_us if starts else 0
-    previous = plan.previous
+    ends = [window["start"] + setup.horizon.window_us for shard in shards for window in shard.windows]
     return ShardRecord(
         seq=plan.seq,
         ranges=ranges,
         now_us=plan.now_us,
         declared={"complete_until_us": plan.complete_until_us, "drain": plan.drain},
         watermark_us=watermark_us,
-        closed_us=max(closed_us(watermark_us, setup.horizon), previous.closed_us if previous else 0),
-        open_until_us=max(open_until, previous.open_until_us if previous else 0),
+        closed_us=max(closed_us(watermark_us, setup.horizon), previous.closed_us),
+        open_until_us=max([previous.open_until_us, *ends]),
         shards=shards,
         pending=tuple(meta for result in results for meta in result.runs),
         counts=_counts(previous, ranges, results, reports),
-        corrections=sum(result.corrections for result in results) + (previous.corrections if previous else 0),
-        lost=previous.lost if previous else (),
+        corrections=previous.corrections + sum(result.corrections for result in results),
+        lost=previous.lost,
         quarantine=tuple(Quarantine(**named) for named in refused if named),
-        requests=plan.requests or {"cursor": previous.requests["cursor"] if previous else None, "outcomes": []},
+        requests=plan.requests or {"cursor": previous.requests["cursor"], "outcomes": []},
         parts=setup.parts,
         policy=setup.recorded,
         schema=setup.schema.fingerprint,
@@ -218,10 +215,10 @@ def _record(setup: Setup, plan: Plan, results: Sequence[PartResult], reports: Se
 
 
 def _counts(
-    previous: ShardRecord | None, ranges: Sequence[Range], results: Sequence[PartResult], reports: Sequence[Report]
+    previous: ShardRecord, ranges: Sequence[Range], results: Sequence[PartResult], reports: Sequence[Report]
 ) -> dict[str, dict[str, int]]:
     """Cumulative counts per partition."""
-    counts = {one.key: Counter(previous.counts.get(one.key, {}) if previous else {}) for one in ranges}
+    counts = {one.key: Counter(previous.counts.get(one.key, {})) for one in ranges}
     for report in reports:
         count = counts[ranges[report.index].key]
         count["read"] += report.accepted + report.invalid

@@ -1,6 +1,6 @@
 """The published table of an earlier version: the present one, seen through what would take it back there.
 
-`PublishedTable.inverse` of each delta since then is kept (training/trainer.py); a look-up takes what the oldest of them
+`PublishedTable.inverse` of each delta since then is kept (training/judge.py); a look-up takes what the oldest of them
 says of an id, else what the present table says. Costs what the deltas hold, not what the table holds.
 """
 

@@ -69,6 +69,11 @@ class Encoded:
     offset: float
     report: Report
 
+    @property
+    def learned_offset(self) -> float:
+        """`offset` without what late positives add."""
+        return self.offset - self.report.correction
+
 
 def learned(
     state: State,

@@ -20,7 +20,6 @@ evaluations, and the published table (the fold of snapshot and deltas, checked b
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import asdict
@@ -28,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.errors import DamagedFile, NewerFormat
+from headrace.errors import NewerFormat
+from headrace.record import read_verified, sha256_of
 from headrace.version import Kept
 from training.expiry import FOR_GOOD
 from training.runtime import fingerprint
@@ -69,18 +69,13 @@ def write_copy(store: Store, folder: str, entries: Mapping[str, np.ndarray], ver
     data = sink.getbuffer()
     path = f"{folder}/{version:012d}-{nonce}.npz"
     store.write(path, data)
-    return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=data.nbytes)
+    return Kept(of=version, path=path, sha256=sha256_of(data), bytes=data.nbytes)
 
 
 def read_checkpoint(store: Store, kept: Kept, state: State) -> dict[str, Any]:
     """Restores `state`, made for the same design, and returns the meta entry. DamagedFile, NewerFormat."""
-    data = store.read(kept.path)
-    if hashlib.sha256(data).hexdigest() != kept.sha256:
-        raise DamagedFile(
-            f"the checkpoint {kept.path} does not have the SHA-256 that its record names",
-            hint="restore the file from a copy, or start a new lineage with a new loop",
-            path=kept.path,
-        )
+    hint = "restore this checkpoint from a copy of the root, or start a new lineage with a new loop"
+    data = read_verified(store, kept.path, kept.sha256, hint)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())

@@ -6,13 +6,13 @@ no record yet; the next one names them.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.delta import write_delta
 from headrace.failpoints import hit
+from headrace.record import sha256_of
 from headrace.version import Kept, NamedFile
 from training import schedule
 from training.aside import Aside
@@ -98,4 +98,4 @@ class Files:
     def _write(self, version: int, what: str, data: bytes) -> Kept:
         path = f"{self._folder}/params/{version:012d}-{what}-{secrets.token_hex(4)}.arrow"
         self._store.write(path, data)
-        return Kept(of=version, path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        return Kept(of=version, path=path, sha256=sha256_of(data), bytes=len(data))

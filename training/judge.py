@@ -15,7 +15,7 @@ One candidate after the other:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.before import Before
 from training.golden import logits_of, spread_over
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from training.examples import Examples
     from training.golden import Chosen, Floats
     from training.recipe import Design
+    from training.trial import Verdict
 
 SAMPLE = 2_048
 """Rows of a record that are scored, evenly spread: 10 ms each."""
@@ -72,11 +73,12 @@ class Judge:
         examples, chosen, before = self._newest
         return Sums.of(examples.labels[chosen], logits_of(self._design, published, examples, chosen, offset), before)
 
-    def weigh(self, version: int) -> Trial | None:
-        """Step 3. version: what was served while they came."""
+    def weigh(self, version: int, rows: int) -> tuple[Trial | None, Verdict | None]:
+        """Step 3, and the verdict, once there are `rows` rows. version: what was served while they came."""
         if self.trial is None:
-            return None
-        return self.trial.after(version, sum(self._seen, Sums()))
+            return None, None
+        trial = self.trial.after(version, sum(self._seen, Sums()))
+        return trial, trial.verdict(rows)
 
     def beside(
         self, published: PublishedTable, offset: float, inverse: Delta, version: int, examples: Examples
@@ -96,3 +98,7 @@ class Judge:
             self._inverses.append(inverse)
         self.trial = trial
         self._inverses = [delta for delta in self._inverses if delta.of >= trial.anchor]
+
+    def to_json(self) -> dict[str, Any]:
+        """What the `gate` of the next version says of the trial."""
+        return {"trial": self.trial.to_json()} if self.trial is not None else {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from headrace import __version__, clock, lines
+from headrace import __version__, clock, lines, version
 from headrace.log import Cursor
 from headrace.version import VersionRecord, difference, union
 
@@ -24,30 +24,15 @@ def following(
 
     named: "snapshot", "checkpoint": those that became durable since.
     """
-    requests: dict[str, Any] = {"cursor": head.requests.get("cursor"), "outcomes": []}
-    if asked:
-        outcomes = [{"seq": request.seq, "outcome": outcome} for request in asked]
-        requests = {"cursor": asked[-1].cursor().to_json(), "outcomes": outcomes}
-    return replace(
-        head,
-        version=head.version + 1,
-        kind=kind,
-        base=head.version,
-        to=None,
-        trained=(),
-        held=(),
-        released=(),
-        batch=None,
-        delta=None,
-        evaluation={},
-        gate={},
-        verdicts=(),
+    record = replace(
+        version.following(head, kind, now_us=now_us, code=__version__),
         snapshot=named.get("snapshot", head.snapshot),
         checkpoint=named.get("checkpoint", head.checkpoint),
-        requests=requests,
-        created_at_us=now_us,
-        code=__version__,
     )
+    if not asked:
+        return record
+    outcomes = [{"seq": request.seq, "outcome": outcome} for request in asked]
+    return replace(record, requests={"cursor": asked[-1].cursor().to_json(), "outcomes": outcomes})
 
 
 def trained(record: VersionRecord, records: Sequence[ShardRecord], cursor: Cursor) -> VersionRecord:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace import __version__, clock
+from headrace import __version__, clock, lines
 from headrace.delta import Digest
-from headrace.errors import ImportRefused
+from headrace.errors import Busy, ImportRefused, LostRace
 from headrace.version import VersionRecord
 from training.recipe import Design, design_of
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.log import Entry
     from headrace.loop import Loop
     from headrace.schema import Schema
+    from headrace.status import Claim
 
 
 def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> Entry:
@@ -27,6 +29,20 @@ def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now
     head = log.head()
     record = start_after(head, settings, now_us=now_us())
     return log.append(record.kind, record.to_body(), head)
+
+
+def begin_lineage(loop: Loop, settings: Settings, claim: Claim, *, now_us: clock.Now) -> None:
+    """A `start` record, if the log is empty or its head has another model or other features. Busy beside a living
+    holder of `claim`."""
+    head = loop.version_log().head()
+    schema = settings.schema()
+    if head is not None and continues(VersionRecord.from_entry(head), design_of(settings, schema), schema):
+        return
+    claim.check()
+    with contextlib.suppress(LostRace):  # to one that began at the same time: `check_continues` looks whether it fits
+        write_start(loop, settings, now_us=now_us)
+        if head is not None:
+            lines.LINEAGE_BEGUN("other features or another model; it learns anew", after=head.seq)
 
 
 def start_after(head: Entry | None, settings: Settings, *, now_us: int) -> VersionRecord:
@@ -75,3 +91,13 @@ def check_begun(head: Entry | None) -> None:
 def continues(record: VersionRecord, design: Design, schema: Schema) -> bool:
     """Whether a trainer with this design goes on from `record`, or must begin a new lineage."""
     return record.model == design.to_json() and record.schema == schema.to_json()
+
+
+def check_continues(record: VersionRecord, design: Design, schema: Schema) -> None:
+    """Busy if `record` is of a lineage that this trainer cannot go on from: another trainer began it."""
+    if not continues(record, design, schema):
+        raise Busy(
+            f"version {record.version} belongs to another model ({record.model.get('kind')}) or has other features",
+            hint="another trainer began a new lineage; start this one again with the settings that are wanted",
+            version=record.version,
+        )

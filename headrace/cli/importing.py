@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headrace.config import Settings
+    from headrace.log import Entry
     from training.kerasrows import Layer
+    from training.warmstart import Taken
 
 
 def register(app: typer.Typer) -> None:
@@ -53,39 +55,49 @@ def import_(
     wanted = [_pair(pair, "--map", "LAYER=FEATURE") for pair in pairs or []]
     named = {layer: _lines(Path(file)) for layer, file in (_vocabulary(file, wanted) for file in files or [])}
     from training.paths import check_model
-    from training.start import check_begun
 
     check_model(model)
-    if wanted:
-        loop = options.open_loop(settings, create=True)
-        before = loop.version_log().head()
-        check_begun(before)
-        resident.alone(loop, "trainer", "stop it first: a trainer that runs has begun already")
-    with native_output("import"):
-        terminal.say("starting TensorFlow (10 to 30 s) …")
-        from training.kerasrows import layers_of
+    if not wanted:
+        with native_output("import"):
+            return _show(_layers(model, named), settings, as_json=as_json)
+    from training.start import check_begun
 
-        layers = layers_of(model)
-        for layer, (file, lines) in named.items():
-            if layer in layers:  # else `taken` says so
-                layers[layer] = layers[layer].named(lines, file)
-        if not wanted:
-            return _show(layers, settings, as_json=as_json)
+    loop = options.open_loop(settings, create=True)
+    before = loop.version_log().head()
+    check_begun(before)
+    resident.alone(loop, "trainer", "stop it first: a trainer that runs has begun already")
+    with native_output("import"):
+        layers = _layers(model, named)
         from training.warmstart import begin, taken
 
         parts = taken(layers, settings, wanted)
         entry = begin(loop, settings, parts, now_us=clock.now_us())
     if before is not None and VersionRecord.from_entry(before).checkpoint is not None:
         terminal.say(f"the rows of the import before, version {before.seq}, are left: name all pairs in one import")
+    _show_begun(entry, parts, as_json=as_json)
+    return terminal.Code.OK
+
+
+def _layers(model: Path, named: Mapping[str, tuple[str, list[str]]]) -> dict[str, Layer]:
+    """The Embedding layers of a model. named: what vocabularies say of their rows, (file, texts) by layer."""
+    terminal.say("starting TensorFlow (10 to 30 s) …")
+    from training.kerasrows import layers_of
+
+    layers = layers_of(model)
+    for name, (file, texts) in named.items():
+        if name in layers:  # else `taken` says so
+            layers[name] = layers[name].named(texts, file)
+    return layers
+
+
+def _show_begun(entry: Entry, parts: Sequence[Taken], *, as_json: bool) -> None:
+    """What the version begins with."""
     rows = [{"layer": p.layer, "feature": p.feature, "table": p.table, "rows": len(p.ids)} for p in parts]
     if as_json:
         terminal.show_json({"version": entry.seq, "imported": rows})
-    else:
-        terminal.show(terminal.table([tuple(row.values()) for row in rows], ("layer", "feature", "table", "rows")))
-        terminal.say(
-            f"version {entry.seq} begins with them; what is learned next starts there: `headrace train` or `up`"
-        )
-    return terminal.Code.OK
+        return
+    terminal.show(terminal.table([tuple(row.values()) for row in rows], ("layer", "feature", "table", "rows")))
+    terminal.say(f"version {entry.seq} begins with them; what is learned next starts there: `headrace train` or `up`")
 
 
 def _show(layers: Mapping[str, Layer], settings: Settings, *, as_json: bool) -> int:

@@ -103,7 +103,7 @@ def verify_log(store: Store, log: Log, *, deep: bool) -> Verified:
 
 
 def _verify_record(log: Log, entry: Entry, before: Entry | None) -> None:
-    from headrace.shard import KIND, ShardRecord
+    from headrace.shard import BLANK, KIND, ShardRecord
 
     if before is not None and entry.parent != before.sha256:
         raise DamagedFile(
@@ -115,7 +115,7 @@ def _verify_record(log: Log, entry: Entry, before: Entry | None) -> None:
     if entry.kind == KIND:
         record = ShardRecord.from_entry(entry)
         roles = {part.stream: "impression" if part.stream == "impression" else "feedback" for part in record.ranges}
-        record.check(ShardRecord.from_entry(before) if before else None, roles)
+        record.check(ShardRecord.from_entry(before) if before else BLANK, roles)
 
 
 def _files(body: Any) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,9 @@ from headrace.place import path_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from headrace.config import Settings
+    from paramserver.client import Prediction
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
@@ -48,47 +51,51 @@ def predict(
     A value that is not known: `name=` (null in JSON). Parts of the impression's own time (hour, weekday) may be left
     out: they are those of now.
     """
-    kinds: Mapping[str, str] = {}
-    of_now: dict[str, str] = {}
-    if config.exists():
-        settings = options.load(config)
-        kinds = {feature.name: feature.kind for feature in settings.schema().features}
-        address = address or f"{settings.serve.host}:{settings.serve.port}"
-        now = clock.iso(clock.now_us())
-        parts = (feature for feature in settings.schema().features if feature.kind == "time")
-        of_now = {feature.name: now for feature in parts if feature.path == path_of(settings.impression.time)}
+    settings = options.load(config) if config.exists() else None
     if not features and not example:
         raise typer.BadParameter("give every feature: name=value …, a JSON object, or @FILE")
-    address = address or "127.0.0.1:8500"
+    if not address:
+        address = f"{settings.serve.host}:{settings.serve.port}" if settings is not None else "127.0.0.1:8500"
     if example:
         from headrace.cli import predict_example
 
-        request = of_now | parse(features, kinds) if features else predict_example.first_request(options.load(config))
-        terminal.show(predict_example.example(request, address))
+        wanted = _wanted(features, settings) if features else predict_example.first_request(options.load(config))
+        terminal.show(predict_example.example(wanted, address))
         return terminal.Code.OK
-    request = of_now | parse(features or [], kinds)
+    wanted = _wanted(features or [], settings)
     from paramserver.client import Client
 
     with Client(address) as client:
-        answer = client.predict(request)
+        answer = client.predict(wanted)
     if as_json:
-        scores = [float(score) for score in answer.scores]
-        terminal.show_json(
-            {
-                "scores": scores,
-                "version": answer.version,
-                "watermark_us": answer.watermark_us,
-                "age_s": answer.age_s,
-            }
-        )
-        return terminal.Code.OK
+        terminal.show_json(_json_of(answer))
+    else:
+        _show(answer)
+    return terminal.Code.OK
+
+
+def _wanted(features: Sequence[str], settings: Settings | None) -> dict[str, Any]:
+    """The request that the arguments spell; parts of the impression's own time are those of now."""
+    if settings is None:
+        return parse(features, {})
+    known, time = settings.schema().features, path_of(settings.impression.time)
+    now = clock.iso(clock.now_us())
+    of_now = {feature.name: now for feature in known if feature.kind == "time" and feature.path == time}
+    return of_now | parse(features, {feature.name: feature.kind for feature in known})
+
+
+def _json_of(answer: Prediction) -> dict[str, Any]:
+    scores = [float(score) for score in answer.scores]
+    return {"scores": scores, "version": answer.version, "watermark_us": answer.watermark_us, "age_s": answer.age_s}
+
+
+def _show(answer: Prediction) -> None:
     for score in answer.scores:
         terminal.show(f"{score:.6f}")
     until = "nothing learned yet"
     if answer.watermark_us and answer.age_s is not None:
         until = f"events up to {clock.iso(answer.watermark_us)}: {clock.duration(answer.age_s)} old"
     terminal.say(f"version {answer.version}, {until}")
-    return terminal.Code.OK
 
 
 def parse(arguments: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import typer
 
 from headrace import clock
 from headrace.cli import options, terminal
+from headrace.cli.answer import answer_in, awaited
 from headrace.cli.quiet import native_output
 from headrace.cli.release import ranges_of
 from headrace.errors import NotFound, SettingsError, SourceError
+from headrace.log import Follower
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from headrace.version import Ranges
     from pipelines.retry import Wanted
 
-POLL_S: Final = 0.1
 EVERY_S: Final = 2.0
 STAY: Final = {
     "late": "their time is more than attribution_s + lateness_s before the watermark: they cannot be joined any more",
@@ -89,7 +90,7 @@ def retry(
             pid=living.pid,
         )
     request = requests.ask(loop, "retry", wanted.to_json(), getpass.getuser(), clock.now_us())
-    answer = _answered(loop, settings, request, head.seq, living, timeout_s)
+    answer = _answered(loop, settings, request, head, living, timeout_s)
     read = _read_by(loop, request, head.seq, answer.seq)
     if as_json:
         terminal.show_json({"request": request.seq, "record": answer.seq, "read": read, "kept": _kept(answer, request)})
@@ -150,25 +151,24 @@ def _show(trial: Trial, *, as_json: bool, watermark_us: int) -> None:
 
 
 def _answered(
-    loop: Loop, settings: Settings, request: Entry, seen: int, living: Heartbeat | None, timeout_s: float
+    loop: Loop, settings: Settings, request: Entry, before: Entry, living: Heartbeat | None, timeout_s: float
 ) -> Entry:
-    """The shard record that says that the request is done."""
+    """The shard record after `before` that says that the request is done."""
     if living is None:
-        return _read_here(loop, settings, request, seen)
+        return _read_here(loop, settings, request, before)
     terminal.say(f"asked the pipeline on {living.host} (process {living.pid}); waiting …")
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if (entry := _answer_after(loop, request, seen)) is not None:
-            return entry
-        time.sleep(POLL_S)
-    raise SourceError(
-        f"request {request.seq} was not answered within {clock.duration(timeout_s)}",
-        hint="the request stays, and the next tick takes it; `headrace status` shows whether the pipeline lives",
-        request=request.seq,
-    )
+    entry = awaited(loop.shard_log(), request, before, timeout_s)
+    if entry is None:
+        raise SourceError(
+            f"request {request.seq} was not answered within {clock.duration(timeout_s)}",
+            hint="the request stays, and the next tick takes it; `headrace status` shows whether the pipeline lives",
+            request=request.seq,
+        )
+    return entry
 
 
-def _read_here(loop: Loop, settings: Settings, request: Entry, seen: int) -> Entry:
+def _read_here(loop: Loop, settings: Settings, request: Entry, before: Entry) -> Entry:
+    news = Follower(loop.shard_log(), before.cursor())
     terminal.say("no pipeline is running: reading here, with what is new …")
     with native_output("pipeline"):
         from pipelines.pipeline import Pipeline
@@ -176,21 +176,11 @@ def _read_here(loop: Loop, settings: Settings, request: Entry, seen: int) -> Ent
         pipeline = Pipeline(loop, settings)
         try:
             while pipeline.tick() is not None:
-                if (entry := _answer_after(loop, request, seen)) is not None:
+                if (entry := answer_in(news.poll(), request)) is not None:
                     return entry
         finally:
             pipeline.close()
     raise SourceError("the pipeline did not answer", hint="run `headrace doctor`", request=request.seq)
-
-
-def _answer_after(loop: Loop, request: Entry, seen: int) -> Entry | None:
-    log = loop.shard_log()
-    head = log.head()
-    for seq in range(seen + 1, head.seq + 1 if head is not None else 0):
-        entry = log.read(seq)
-        if any(outcome["seq"] == request.seq for outcome in entry.body["requests"]["outcomes"]):
-            return entry
-    return None
 
 
 def _read_by(loop: Loop, request: Entry, seen: int, answer: int) -> int:

@@ -54,7 +54,7 @@ def release(
     request = requests.ask(
         loop, "release", {"shards": [list(pair) for pair in wanted]}, getpass.getuser(), clock.now_us()
     )
-    entry = answered(loop, settings, request, -1 if before is None else before.seq, timeout_s)
+    entry = answered(loop, settings, request, before, timeout_s)
     outcome = outcome_of(entry, request)
     if outcome != "released":
         raise GateRefused(

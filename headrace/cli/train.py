@@ -106,7 +106,7 @@ def retrain(
     loop = options.open_loop(settings, create=True)
     before = loop.version_log().head()
     request = requests.ask(loop, "retrain", {}, getpass.getuser(), clock.now_us())
-    entry = answered(loop, settings, request, -1 if before is None else before.seq, timeout_s)
+    entry = answered(loop, settings, request, before, timeout_s)
     if as_json:
         terminal.show_json({"request": request.seq, **_summary(entry)})
     else:

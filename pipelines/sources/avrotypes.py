@@ -15,6 +15,7 @@ any other union                      what Arrow makes of the values; WrongType w
 from __future__ import annotations
 
 from decimal import Context, Decimal
+from itertools import accumulate
 from typing import Any
 
 import fastavro
@@ -27,9 +28,18 @@ __all__ = ["Types"]
 EXACT = 1 << 53  # integers beyond lose digits as a float
 DIGITS = 76
 UUID_BYTES = 16
-WHOLE = ("int", "long")
-NUMBERS = (*WHOLE, "float", "double")
-TEXT = ("string", "enum")
+WHOLE = {"int", "long"}
+NUMBERS = WHOLE | {"float", "double"}
+TEXT = {"string", "enum"}
+SIMPLE = {
+    "boolean": pa.bool_(),
+    "int": pa.int64(),
+    "long": pa.int64(),
+    "float": pa.float64(),
+    "double": pa.float64(),
+    "bytes": pa.binary(),
+    "fixed": pa.binary(),
+}
 UNITS = {"millis": "ms", "micros": "us", "nanos": "ns"}
 TIMES = {
     **{f"timestamp-{name}": pa.timestamp(unit, "UTC") for name, unit in UNITS.items()},
@@ -65,24 +75,21 @@ class Types:
             return pa.nulls(len(values))
         kind = self._known(schema)
         if isinstance(kind, list):
-            return self._union(values, [one for one in kind if one != "null"])
-        name = kind["type"] if isinstance(kind, dict) else kind
-        if isinstance(kind, dict) and "logicalType" in kind:
-            made = _logical(values, kind)
-            if made is not None:
-                return made
-        if name in ("record", "error", "map"):
-            return self._struct(values, kind)
-        if name == "array":
-            offsets = [0]
-            for value in values:
-                offsets.append(offsets[-1] + (0 if value is None else len(value)))
-            items = [item for value in values if value is not None for item in value]
-            mask = pa.array([value is None for value in values])
-            return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), self._array(items, kind["items"]), mask=mask)
-        if name in TEXT:
-            return _text(values)
-        return pa.array(values, {"bytes": pa.binary(), "fixed": pa.binary()}.get(name, SIMPLE.get(name)))
+            return self._union(values, [self._known(one) for one in kind if one != "null"])
+        made = _logical(values, kind) if _is_logical(kind) else None
+        if made is not None:
+            return made
+        match _name(kind):
+            case "record" | "error":
+                return self._struct(values, {field["name"]: field["type"] for field in kind["fields"]})
+            case "map":
+                return self._struct(values, dict.fromkeys(_keys(values), kind["values"]))
+            case "array":
+                return self._list(values, kind["items"])
+            case "string" | "enum":
+                return _text(values)
+            case name:
+                return pa.array(values, SIMPLE[name])
 
     def _known(self, schema: Any) -> Any:
         """Names resolved, and a type that is wrapped for no reason unwrapped."""
@@ -93,40 +100,52 @@ class Types:
         return schema
 
     def _union(self, values: list[Any], branches: list[Any]) -> pa.Array:
+        """`branches`: its types but null, as `_known` gives them."""
         if len(branches) == 1:
             return self._array(values, branches[0])
-        known = [self._known(branch) for branch in branches]
-        names = {one["type"] if isinstance(one, dict) else one for one in known}
-        plain = not any(isinstance(one, dict) and "logicalType" in one for one in known)
-        if names <= set(TEXT):
+        names, plain = {_name(one) for one in branches}, not any(map(_is_logical, branches))
+        if plain and names <= WHOLE:
+            return pa.array(values, pa.int64())
+        if plain and names <= NUMBERS and _exact(values):
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        if names <= TEXT or all(isinstance(value, str | None) for value in values):
             return _text(values)
-        if names <= set(NUMBERS) and plain:
-            if names <= set(WHOLE):
-                return pa.array(values, pa.int64())
-            if all(abs(value) <= EXACT for value in values if isinstance(value, int)):
-                return pa.array([None if value is None else float(value) for value in values], pa.float64())
-        return _text(values) if all(isinstance(value, str | None) for value in values) else pa.array(values)
+        return pa.array(values)
 
-    def _struct(self, values: list[Any], kind: dict[str, Any]) -> pa.Array:
-        if kind["type"] == "map":
-            names = sorted({name for value in values if value is not None for name in value})
-            fields = dict.fromkeys(names, kind["values"])
-        else:
-            fields = {field["name"]: field["type"] for field in kind["fields"]}
+    def _list(self, values: list[Any], items: Any) -> pa.Array:
+        lengths = [0 if value is None else len(value) for value in values]
+        flat = self._array([item for value in values if value is not None for item in value], items)
+        offsets = pa.array([0, *accumulate(lengths)], pa.int32())
+        return pa.ListArray.from_arrays(offsets, flat, mask=_missing(values))
+
+    def _struct(self, values: list[Any], fields: dict[str, Any]) -> pa.Array:
         arrays = [
             self._array([None if value is None else value.get(name) for value in values], type_)
             for name, type_ in fields.items()
         ]
-        return pa.StructArray.from_arrays(arrays, list(fields), mask=pa.array([value is None for value in values]))
+        return pa.StructArray.from_arrays(arrays, list(fields), mask=_missing(values))
 
 
-SIMPLE = {
-    "boolean": pa.bool_(),
-    "int": pa.int64(),
-    "long": pa.int64(),
-    "float": pa.float64(),
-    "double": pa.float64(),
-}
+def _name(kind: Any) -> str:
+    """Of a type that is no union."""
+    return str(kind["type"] if isinstance(kind, dict) else kind)
+
+
+def _is_logical(kind: Any) -> bool:
+    return isinstance(kind, dict) and "logicalType" in kind
+
+
+def _keys(maps: list[dict[str, Any] | None]) -> list[str]:
+    return sorted({name for value in maps if value is not None for name in value})
+
+
+def _missing(values: list[Any]) -> pa.Array:
+    return pa.array([value is None for value in values])
+
+
+def _exact(values: list[Any]) -> bool:
+    """Whether each is the same as a float."""
+    return all(abs(value) <= EXACT for value in values if isinstance(value, int))
 
 
 def _text(values: list[str | None]) -> pa.Array:

@@ -1,9 +1,15 @@
-"""pyarrow does not import pandas for an array, and still can when it is asked to."""
+"""pyarrow does not import pandas for an array, and still can when it is asked to; files are mapped where they can."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
+
+from headrace.arrow import buffer_at
+from headrace.errors import NotFound
+from headrace.store import open_store
 
 SPARED = """
 import sys
@@ -25,3 +31,13 @@ def test_otherwise_pyarrow_imports_it():
     """The twin: should pyarrow stop, headrace.arrow can go."""
     code = "import sys, pyarrow as pa; pa.array([0]); assert 'pandas' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("content", [b"some bytes", b""])
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_the_bytes_of_a_file_wherever_it_is(tmp_path, place, content):
+    store = open_store(str(tmp_path) if place == "local" else f"memory://{tmp_path.name}")
+    store.write("file", content)
+    assert buffer_at(store, "file").to_pybytes() == content
+    with pytest.raises(NotFound):
+        buffer_at(store, "none")

@@ -10,7 +10,7 @@ from headrace.errors import NewerFormat
 from headrace.log import Entry
 from headrace.quarantine import COLUMNS as QUARANTINE
 from headrace.quarantine import read_quarantine, write_quarantine
-from headrace.shard import COLUMNS, ShardRecord, read_shard
+from headrace.shard import BLANK, COLUMNS, ShardRecord, read_shard
 from headrace.store import open_store
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -29,7 +29,7 @@ def golden(tmp_path):
 def test_the_record(tmp_path):
     record, _ = golden(tmp_path)
     assert record.to_body() == json.loads((GOLDEN / "shard-record-format1.json").read_text())
-    record.check(None, {"impression": "impression", "click": "feedback"})
+    record.check(BLANK, {"impression": "impression", "click": "feedback"})
     assert [part.key for part in record.ranges] == ["click/files", "impression/files"]
 
 

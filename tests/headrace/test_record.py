@@ -111,7 +111,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(damaged):
 
 def test_without_the_hash_check_damage_passes_for_data(damaged, monkeypatch):
     monkeypatch.setattr(record, "check_seal", lambda data, found, path: None)
-    monkeypatch.setattr(record, "check_sha256", lambda data, sha256, path: None)
+    monkeypatch.setattr(record, "check_sha256", lambda *_: None)
     entry, outcomes = damaged
     wrong = [outcome for _, outcome in outcomes() if isinstance(outcome, Entry) and outcome.body != entry.body]
     assert len(wrong) > 100

@@ -6,7 +6,18 @@ import pytest
 
 from headrace.errors import AccountingError, DamagedFile, NewerFormat
 from headrace.log import Entry, Log
-from headrace.shard import COLUMNS, Policy, Quarantine, Range, Shard, ShardRecord, arrange, read_shard, write_shard
+from headrace.shard import (
+    BLANK,
+    COLUMNS,
+    Policy,
+    Quarantine,
+    Range,
+    Shard,
+    ShardRecord,
+    arrange,
+    read_shard,
+    write_shard,
+)
 from headrace.store import open_store
 
 ROLES = {"impression": "impression", "click": "feedback"}
@@ -152,7 +163,7 @@ def test_another_kind_of_record_is_of_a_newer_headrace():
 def test_check_accepts_what_goes_on():
     before = record()
     after = record(seq=1, ranges=tuple(replace(r, start=r.end) for r in before.ranges))
-    before.check(None, ROLES)
+    before.check(BLANK, ROLES)
     after.check(before, ROLES)
 
 

@@ -32,7 +32,7 @@ from forks import killed
 from headrace import failpoints
 from headrace.config import Settings
 from headrace.loop import open_loop
-from headrace.shard import ShardRecord, read_shard
+from headrace.shard import BLANK, ShardRecord, read_shard
 from headrace.store import open_store
 from pipelines import job  # noqa: F401  (imports Beam before the forks)
 from pipelines.pipeline import Pipeline
@@ -229,10 +229,8 @@ def _behind(expected: Counter[Any], files: dict[str, bytes]) -> int:
 
 
 def _sums_hold(records: list[ShardRecord], files: dict[str, bytes]) -> bool:
-    previous = None
-    for record in records:
+    for previous, record in zip([BLANK, *records], records, strict=False):
         record.check(previous, ROLES)
-        previous = record
     return [one.end["offset"] for one in records[-1].ranges] == [len(files["c"]), len(files["i"])]
 
 

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,10 @@ from forks import killed
 from headrace import failpoints
 from headrace.config import Settings
 from headrace.loop import open_loop
-from headrace.shard import ShardRecord, arrange, write_shard
+from headrace.shard import BLANK, arrange, write_shard
 from headrace.store import open_store
 from headrace.version import VersionRecord, union
-from training import recover, trainer, trial
+from training import live, recover, trainer, trial
 
 if TYPE_CHECKING:
     from headrace.loop import Loop
@@ -51,8 +52,7 @@ def main() -> int:
     options.add_argument("--without-replay", action="store_true")
     given = options.parse_args()
     if given.without_replay:
-        recover.plan_of = _checkpoint_only  # type: ignore[assignment]
-        trainer.plan_of = _checkpoint_only  # type: ignore[attr-defined]
+        live.plan_of = _checkpoint_only  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         result = torture(Path(folder), given.kills, random.Random(given.seed))
     print(json.dumps({"seed": given.seed, **result}))
@@ -112,7 +112,7 @@ def _work(root: Path, settings: Settings, place: str, hit: int) -> None:
     running._files.resident = hit == 2  # files are written aside, or each is waited for
     while running.step() is not None:
         pass
-    arrays = running._state.arrays()
+    arrays = running._live.state.arrays()
     bits = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in sorted(arrays.items())))
     bits.update(json.dumps(running.record.digest, sort_keys=True).encode())
     (root / "bits").write_text(bits.hexdigest())
@@ -149,20 +149,7 @@ def _append(loop: Loop, head: Entry | None, rng: random.Random) -> Entry:
     path = f"shards/data/{seq:012d}-0-{log.writer}.parquet"
     table = arrange(pa.table(columns), 60_000_000)
     shard = write_shard(loop.store, table, path=path, part=0, fingerprint=schema.fingerprint)
-    record = ShardRecord(
-        seq=seq,
-        ranges=(),
-        now_us=0,
-        watermark_us=seq,
-        closed_us=0,
-        open_until_us=0,
-        shards=(shard,),
-        pending=(),
-        counts={},
-        schema=schema.fingerprint,
-        code="test",
-        committed_at_us=0,
-    )
+    record = replace(BLANK, seq=seq, watermark_us=seq, shards=(shard,), schema=schema.fingerprint)
     return log.append("shard", record.to_body(), head)
 
 

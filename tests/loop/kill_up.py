@@ -36,7 +36,7 @@ from headrace.delta import load_delta
 from headrace.errors import HeadraceError
 from headrace.loop import open_loop
 from headrace.published import PublishedTable
-from headrace.shard import ShardRecord, read_shard
+from headrace.shard import BLANK, ShardRecord, read_shard
 from headrace.store import open_store
 from headrace.version import VersionRecord, path_to, trained_in, union
 from paramserver.client import Client
@@ -277,7 +277,7 @@ def _records(loop: Loop) -> list[ShardRecord]:
 
 def _sums(records: list[ShardRecord]) -> bool:
     """`check` raises AccountingError where they do not hold."""
-    for previous, record in zip([None, *records], records, strict=False):
+    for previous, record in zip([BLANK, *records], records, strict=False):
         record.check(previous, ROLES)
     return True
 

@@ -171,7 +171,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     whole = path.read_bytes()
     for place in random.Random(1).sample(range(len(whole)), 50):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(DamagedFile, match="does not have the bytes"):
+        with pytest.raises(DamagedFile, match="does not have the SHA-256"):
             RunFiles(store)(meta)
     path.write_bytes(whole)
     assert RunFiles(store)(meta).rows == 1

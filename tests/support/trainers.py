@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from headrace.version import VersionRecord
+
+LEARNING = {"train": {"checkpoint_every_s": 1e9, "lr_linear": 0.2}}
+UNSURPRISED = {"surprise": 1e9, "rows": 400}
 
 
 def trainer_of(feed: Any, **changes: Any) -> Any:
@@ -20,4 +26,17 @@ def versions(feed: Any) -> list[VersionRecord]:
 
 def parameters(trainer: Any) -> dict[str, bytes]:
     """All that a checkpoint would hold, bit by bit."""
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
+    return {name: value.tobytes() for name, value in trainer._live.state.arrays().items()}
+
+
+def flipped(rows: pa.Table) -> pa.Table:
+    """The same examples with wrong labels."""
+    at = rows.column_names.index("label")
+    return rows.set_column(at, "label", pc.subtract(pa.scalar(1, pa.float32()), rows["label"]))
+
+
+def learned(feed: Any, trainer: Any, records: int, rows: int = 400) -> None:
+    """So many records, each of which becomes a version."""
+    for _ in range(records):
+        feed.rows(rows)
+        assert trainer.step().kind == "delta"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from settings import ITEM, PRICE, TAGS, UNREAD, USER, settings_text
 
 from headrace.config import Settings, parse
 from headrace.loop import Loop, open_loop
-from headrace.shard import ShardRecord, arrange, write_shard
+from headrace.shard import BLANK, arrange, write_shard
 from headrace.store import open_store
 from training.examples import Examples, examples_of
 
@@ -124,19 +124,13 @@ class Feed:
                     fingerprint=self.settings.schema().fingerprint,
                 )
             )
-        record = ShardRecord(
+        record = replace(
+            BLANK,
             seq=seq,
-            ranges=(),
-            now_us=0,
             watermark_us=(seq + 1) * 1_000_000,
             closed_us=closed_us,
-            open_until_us=0,
             shards=tuple(shards),
-            pending=(),
-            counts={},
             schema=self.settings.schema().fingerprint,
-            code="test",
-            committed_at_us=0,
         )
         self.head = self.log.append("shard", record.to_body(), self.head)
         return self.head

@@ -92,7 +92,7 @@ def test_rare_ids_get_no_row_and_the_server_answers_for_them_as_the_trainer_lear
             trainer.step()
             assert trainer.record.kind == "delta"  # golden scores agree, of ids without a row, too
             assert replica.poll()
-        used[admission] = trainer._state.learner.tables["embedding"].index.used
+        used[admission] = trainer._live.state.learner.tables["embedding"].index.used
         served = replica.generation()
         scores = {
             user: float(
@@ -104,7 +104,7 @@ def test_rare_ids_get_no_row_and_the_server_answers_for_them_as_the_trainer_lear
         }
         if admission == 2:
             assert scores["never seen"] == scores["0-1"] > 0.6 > 0.4 > scores["stays 2"]
-            table = trainer._state.learner.tables["linear"].index
+            table = trainer._live.state.learner.tables["linear"].index
             assert table.find(np.array([unknown_id("user")])).tolist() != [-1]
             assert table.find(np.array([id_of("user", "0-1")])).tolist() == [-1]
     assert used[2] < 30 < 12 * 60 < used[1]
@@ -130,5 +130,5 @@ def test_counts_outlive_a_restart_and_a_refused_candidate(feed: Any, decided: An
                 loop.poison()
                 assert trainer.step().kind == "hold"
                 trainer = Trainer(loop.loop, loop.settings)
-        ends.append({name: value.tobytes() for name, value in trainer._state.arrays().items()})
+        ends.append({name: value.tobytes() for name, value in trainer._live.state.arrays().items()})
     assert ends[0] == ends[1]

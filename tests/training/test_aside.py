@@ -28,14 +28,14 @@ def resident(feed: Any) -> Any:
 
 def held_up(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Writes aside wait for the event."""
-    go, write = threading.Event(), trainer._store.write
+    go, write = threading.Event(), trainer._loop.store.write
 
     def waits(path: str, data: Any) -> None:
         if threading.current_thread().name == "headrace-aside":
             assert go.wait(60)
         write(path, data)
 
-    monkeypatch.setattr(trainer._store, "write", waits)
+    monkeypatch.setattr(trainer._loop.store, "write", waits)
     return go
 
 
@@ -88,7 +88,7 @@ def test_a_later_version_names_it_and_it_holds_its_own(
 
         def late(store: Any, folder: str, entries: Any, version: int, nonce: str) -> Kept:
             assert go.wait(60)
-            return write(store, folder, checkpoint.copy_of(trainer._state, version), version, nonce)
+            return write(store, folder, checkpoint.copy_of(trainer._live.state, version), version, nonce)
 
         monkeypatch.setattr(module, "write_copy", late)
     for version in (1, 2):
@@ -105,7 +105,7 @@ def test_a_later_version_names_it_and_it_holds_its_own(
     trainer._files._aside.wait()
     again = resident(loop)
     assert (parameters(again) == parameters(trainer)) == copied
-    assert again._published.digest() == trainer._published.digest()
+    assert again._live.published.digest() == trainer._live.published.digest()
 
 
 def test_a_write_that_fails_is_tried_again_and_training_goes_on(
@@ -113,21 +113,21 @@ def test_a_write_that_fails_is_tried_again_and_training_goes_on(
 ) -> None:
     loop = feed("lr", train={"checkpoint_every_s": 1e-6, "snapshot_every": 1})
     trainer = resident(loop)
-    write = trainer._store.write
+    write = trainer._loop.store.write
 
     def full(path: str, data: Any) -> None:
         if threading.current_thread().name == "headrace-aside":
             raise StoreFull("no space left")
         write(path, data)
 
-    monkeypatch.setattr(trainer._store, "write", full)
+    monkeypatch.setattr(trainer._loop.store, "write", full)
     for version in (1, 2):
         loop.rows(50)
         trainer.step()
         trainer._files._aside.wait()
         assert (newest(loop).version, newest(loop).checkpoint) == (version, None)
     assert "trainer.aside_failed what=checkpoint: no space left" in caplog.text
-    monkeypatch.setattr(trainer._store, "write", write)
+    monkeypatch.setattr(trainer._loop.store, "write", write)
     for _ in range(2):
         loop.rows(50)
         trainer.step()

@@ -17,11 +17,11 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 
 def bits(trainer: Any) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in trainer._state.arrays().items()}
+    return {name: value.tobytes() for name, value in trainer._live.state.arrays().items()}
 
 
 def published_ids(trainer: Any, table: str) -> set[int]:
-    return {int(id_) for c in trainer._published.snapshot(0).changes if c.spec.name == table for id_ in c.ids}
+    return {int(id_) for c in trainer._live.published.snapshot(0).changes if c.spec.name == table for id_ in c.ids}
 
 
 def test_rows_go_once_their_time_is_over_and_then_the_stalest_of_too_many() -> None:
@@ -52,11 +52,11 @@ def test_rows_in_use_stay_few_however_many_ids_come_and_the_twin_grows(feed: Any
             trainer.step()
             assert replica.poll()
         assert replica.generation().tables.digest().to_json() == trainer.record.digest
-        most[ttl_s] = {name: table.index.used for name, table in trainer._state.learner.tables.items()}
+        most[ttl_s] = {name: table.index.used for name, table in trainer._live.state.learner.tables.items()}
         assert most[ttl_s] == pytest.approx(
             {name: len(published_ids(trainer, name)) for name in most[ttl_s]}, rel=0.5 if ttl_s else 0
         )
-        folded = {table.spec.name: table._used for table in trainer._published._tables}
+        folded = {table.spec.name: table._used for table in trainer._live.published._tables}
         assert folded == pytest.approx(most[ttl_s], rel=0.4)
     assert most[3.0]["embedding"] < 6 * 41 + 20
     assert most[None]["embedding"] > 40 * 41
@@ -74,15 +74,15 @@ def test_an_id_that_comes_back_is_new_and_one_that_stays_is_not(feed: Any, lasti
         loop.append(ever_new(loop.settings, record))
         trainer.step()
     user, item = (int(ever_new(loop.settings, 0)[name][0].as_py()) for name in ("user", "item"))
-    table = trainer._state.learner.tables["embedding"]
+    table = trainer._live.state.learner.tables["embedding"]
     assert table.index.find(np.array([user])).tolist() == [-1]
     assert table.index.find(np.array([item])).tolist() != [-1]
     assert user not in published_ids(trainer, "embedding")
-    trainer._state.begin()
+    trainer._live.state.begin()
     row = table.rows_of(np.array([user]))
     np.testing.assert_array_equal(table.read(row), init_rows(np.array([user]), table.width, trainer._design.seed))
-    assert (trainer._state.learner.tables["embedding"].slots.numpy()[row] == 1).all()
-    trainer._state.undo()
+    assert (trainer._live.state.learner.tables["embedding"].slots.numpy()[row] == 1).all()
+    trainer._live.state.undo()
     assert schema["item"].kind == "id"  # an open vocabulary, too, but without a ttl
 
 
@@ -104,7 +104,7 @@ def test_a_restarted_trainer_has_the_same_bits_and_goes_on_to_the_same_rows(
                 loop.settings = loop.settings.replace("train", checkpoint_every_s=1e9 if record % 2 else 1e-6)
                 before, trainer = trainer, Trainer(loop.loop, loop.settings)
                 assert bits(trainer) == bits(before)
-                assert trainer._published.digest() == before._published.digest()
+                assert trainer._live.published.digest() == before._live.published.digest()
         ends.append((bits(trainer), trainer.record.digest))
         if train:
             assert max(len(published_ids(trainer, name)) for name in ("linear", "embedding")) <= 100
@@ -132,7 +132,7 @@ def test_a_held_record_expires_nothing(feed: Any, lasting: Any, ever_new: Any) -
     trainer.step()
     record = VersionRecord.from_entry(loop.loop.version_log().head())
     folded = PublishedTable(trainer._design.tables)
-    folded.apply(trainer._published.snapshot(record.version))
+    folded.apply(trainer._live.published.snapshot(record.version))
     assert folded.digest().to_json() == record.digest
     assert len(published_ids(trainer, "linear")) < 2 * (40 + 40 + 2) + 5
 
@@ -147,7 +147,7 @@ def test_ids_in_use_stay_however_much_longer_dead_ones_may_live(feed: Any, lasti
     for record in range(12):
         loop.append(ever_new(loop.settings, record))
         trainer.step()
-    index = trainer._state.learner.tables["linear"].index
+    index = trainer._live.state.learner.tables["linear"].index
     newest = ever_new(loop.settings, 11)
     for name in ("item", "user"):
         assert (index.find(np.unique(newest[name].to_numpy())) >= 0).all()
@@ -173,8 +173,9 @@ def test_a_ttl_that_is_set_or_shortened_later_reaches_the_rows_that_are_there(
     for record in range(5, 15):
         loop.append(ever_new(plain, record))
         trainer.step()
-    assert trainer._state.learner.tables["linear"].index.live < 6 * 81 + 20
-    assert published_ids(trainer, "linear") == set(trainer._state.learner.tables["linear"].index.ids.tolist()) - {-1}
+    index = trainer._live.state.learner.tables["linear"].index
+    assert index.live < 6 * 81 + 20
+    assert published_ids(trainer, "linear") == set(index.ids.tolist()) - {-1}
 
 
 def test_a_ttl_that_was_off_for_a_while_takes_no_id_in_use(feed: Any, lasting: Any, ever_new: Any) -> None:
@@ -188,7 +189,7 @@ def test_a_ttl_that_was_off_for_a_while_takes_no_id_in_use(feed: Any, lasting: A
         trainer = Trainer(loop.loop, loop.settings)
         trainer.step()
         items = np.unique(ever_new(plain, record)["item"].to_numpy())
-        assert (trainer._state.learner.tables["linear"].index.find(items) >= 0).all()
+        assert (trainer._live.state.learner.tables["linear"].index.find(items) >= 0).all()
 
 
 RAISED_ROWS = {"max_rows": 200}, {"max_rows": 10_000}
@@ -211,18 +212,19 @@ LOWERED_ADMISSION = {"admission": 3}, {"admission": 1}
 def test_what_a_replay_learns_with_other_settings_goes_out_with_the_next_version(
     feed: Any, ever_new: Any, monkeypatch: pytest.MonkeyPatch, first: Any, then: Any, reconciled: bool
 ) -> None:
-    from training import trainer as module
+    from training import live
+    from training.trainer import Trainer
 
     if not reconciled:
-        monkeypatch.setattr(module, "differing", lambda *_: 0)
+        monkeypatch.setattr(live, "differing", lambda *_: 0)
     loop = feed("lr", train={"checkpoint_every_s": 1e9, **first})
-    trainer = module.Trainer(loop.loop, loop.settings)
+    trainer = Trainer(loop.loop, loop.settings)
     for record in range(6):
         loop.append(ever_new(loop.settings, record))
         trainer.step()
     loop.settings = loop.settings.replace("train", **then)
-    trainer = module.Trainer(loop.loop, loop.settings)
+    trainer = Trainer(loop.loop, loop.settings)
     loop.append(ever_new(loop.settings, 6))
     assert trainer.step().kind == "delta"
-    learned = set(trainer._state.learner.tables["linear"].index.ids.tolist()) - {-1}
+    learned = set(trainer._live.state.learner.tables["linear"].index.ids.tolist()) - {-1}
     assert (published_ids(trainer, "linear") == learned) is reconciled

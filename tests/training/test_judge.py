@@ -5,31 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from trainers import parameters, trainer_of, versions
+from trainers import LEARNING, UNSURPRISED, flipped, learned, parameters, trainer_of, versions
 
 from headrace import control
 from headrace.requests import ask
 from headrace.version import contains, trained_in
-from training.trial import Sums, Trial, Verdict
+from training.trial import Sums
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
-
-LEARNING = {"train": {"checkpoint_every_s": 1e9, "lr_linear": 0.2}}
-UNSURPRISED = {"surprise": 1e9, "rows": 400}
-
-
-def flipped(rows: pa.Table) -> pa.Table:
-    at = rows.column_names.index("label")
-    return rows.set_column(at, "label", pc.subtract(pa.scalar(1, pa.float32()), rows["label"]))
-
-
-def learned(loop: Any, trainer: Any, records: int, rows: int = 400) -> None:
-    for _ in range(records):
-        loop.rows(rows)
-        assert trainer.step().kind == "delta"
 
 
 def double(state: Any) -> None:
@@ -65,14 +49,14 @@ def no_number(state: Any) -> None:
 
 def spoil(trainer: Any, monkeypatch: Any, damage: Any) -> None:
     """From now on what is learned is damaged afterwards."""
-    learn = trainer._state.learn
+    learn = trainer._live.state.learn
 
     def spoiled(examples: Any, batch: Any) -> Any:
         logits = learn(examples, batch)
-        damage(trainer._state)
+        damage(trainer._live.state)
         return logits
 
-    monkeypatch.setattr(trainer._state, "learn", spoiled)
+    monkeypatch.setattr(trainer._live.state, "learn", spoiled)
 
 
 @pytest.mark.parametrize("damage", [double, permuted, constant, exploding, no_number], ids=lambda one: one.__name__)
@@ -97,36 +81,6 @@ def test_without_a_trial_on_its_own_rows_it_is(feed: Any, monkeypatch: Any, dama
     spoil(trainer, monkeypatch, damage)
     loop.rows(1_600)
     assert trainer.step().kind == "delta"
-
-
-@pytest.mark.parametrize("judged", [True, False], ids=["judged", "twin"])
-def test_a_version_that_proves_worse_is_rolled_back_and_its_rows_are_held(
-    feed: Any, monkeypatch: Any, judged: bool
-) -> None:
-    """Poison that no gate sees: wrong labels, which are only wrong beside those that come later."""
-    loop = feed("lr", **LEARNING, gate=UNSURPRISED)
-    trainer = trainer_of(loop)
-    learned(loop, trainer, 12)
-    good, before = versions(loop)[-1], parameters(trainer)
-    if not judged:
-        monkeypatch.setattr(Trial, "verdict", lambda *_: None)
-    bad = [loop.append(flipped(loop.made(400))), loop.append(flipped(loop.made(400)))]
-    assert trainer.step().kind == "delta"
-    sound = loop.rows(400)
-    entry = trainer.step()
-    if not judged:
-        assert entry.kind == "delta"
-        return
-    back = versions(loop)[-1]
-    assert (entry.kind, back.to, back.digest) == ("rollback", good.version, good.digest)
-    assert (back.gate["by"], "log-loss" in back.gate["reason"]) == ("trainer", True)
-    assert back.verdicts[0]["result"] == "worse"
-    assert all(contains(back.held_now, one.seq) for one in bad)
-    assert parameters(trainer) == before
-    assert trainer.step().kind == "delta"  # what showed it is learned next
-    lineage = trained_in(versions(loop)[-1].version, lambda seq: versions(loop)[seq])
-    assert [contains(lineage, one.seq) for one in (*bad, sound)] == [False, False, True]
-    assert parameters(trainer_of(loop)) == parameters(trainer)
 
 
 def test_sound_versions_are_never_held_or_rolled_back_and_their_anchor_follows(feed: Any) -> None:
@@ -172,21 +126,6 @@ def test_a_change_of_regime_is_no_reason_to_go_back(feed: Any) -> None:
         assert trainer.step().kind == "delta"
 
 
-def test_after_max_holds_rollbacks_in_a_row_the_loop_goes_on(feed: Any, monkeypatch: Any) -> None:
-    """What looks worse whatever is learned must not keep it from learning."""
-    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "max_holds": 2})
-    trainer = trainer_of(loop)
-    learned(loop, trainer, 3)
-    monkeypatch.setattr(Trial, "verdict", lambda trial, _: Verdict(trial.anchor, trial.served[-1][0], "worse", 400))
-    kinds = []
-    for _ in range(12):
-        loop.rows(400)
-        kinds.append(trainer.step().kind)
-    assert kinds.count("rollback") == 2
-    assert kinds[-3:] == ["delta"] * 3
-    assert versions(loop)[-1].verdicts[0]["result"] == "worse"  # told all the same
-
-
 @pytest.mark.parametrize("wait_s", [0.5, 0.0], ids=["waits", "twin"])
 def test_a_candidate_that_waits_is_tried_on_the_next_record_before_anybody_is_served(feed: Any, wait_s: float) -> None:
     """Poison that only a later record shows. The twin publishes it, and takes it back later."""
@@ -199,7 +138,7 @@ def test_a_candidate_that_waits_is_tried_on_the_next_record_before_anybody_is_se
     settled = versions(loop)[-1].version
     bad = loop.append(flipped(loop.made(400)))
     sound = loop.rows(400)
-    trainer._singly_until = sound.seq  # one record at a time, though both wait
+    trainer._agenda._singly_until = sound.seq  # one record at a time, though both wait
     first = trainer.step()
     assert first.kind == ("hold" if wait_s else "delta")
     if not wait_s:
@@ -231,16 +170,6 @@ def test_a_pin_does_not_end_the_trial(feed: Any) -> None:
     trainer.step()
     assert versions(loop)[-1].gate["trial"]["anchor"] == trial["anchor"]
     assert versions(loop)[-1].gate["trial"]["sums"]["n"] > trial["sums"]["n"]
-
-
-def test_a_trainer_that_is_stopped_does_not_wait_for_a_record_to_be_tried_on(feed: Any) -> None:
-    loop = feed("lr", **LEARNING, gate={"wait_s": 3_600})
-    trainer = trainer_of(loop)
-    loop.rows(400)
-    trainer.run(stop=lambda: len(versions(loop)) > 1 or trainer._dirty)
-    loop.rows(400)
-    trainer.run(stop=lambda: len(versions(loop)) > 2 or trainer._dirty)
-    assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
 
 
 @pytest.mark.parametrize("policy", ["stop", "learn"])

@@ -55,6 +55,6 @@ def test_a_replay_takes_the_batch_from_the_record(
     again = Trainer(loop.loop, loop.settings)
     same = [
         one.tobytes() == other.tobytes()
-        for one, other in zip(again._state.arrays().values(), trainer._state.arrays().values(), strict=True)
+        for one, other in zip(again._live.state.arrays().values(), trainer._live.state.arrays().values(), strict=True)
     ]
     assert all(same) is not forgotten

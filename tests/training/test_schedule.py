@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headrace.shard import Shard, ShardRecord
+from headrace.shard import BLANK, Shard, ShardRecord
 from training import schedule
 from training.recipe import RECIPES
 
@@ -16,20 +16,7 @@ MINUTE_US = 60_000_000
 def record(seq: int, rows: int = 0, *, window: int = 0, closed_us: int = 0) -> ShardRecord:
     windows = ({"start": window * MINUTE_US, "rows": rows, "positives": 0},)
     shard = Shard(part=0, path="x", sha256="", bytes=1, rows=rows, windows=windows, max_emit_us=0)
-    return ShardRecord(
-        seq=seq,
-        ranges=(),
-        now_us=0,
-        watermark_us=0,
-        closed_us=closed_us,
-        open_until_us=0,
-        shards=(shard,) if rows else (),
-        pending=(),
-        counts={},
-        schema="",
-        code="",
-        committed_at_us=0,
-    )
+    return replace(BLANK, seq=seq, closed_us=closed_us, shards=(shard,) if rows else ())
 
 
 def chosen(*records: ShardRecord, on: str = "pane") -> list[int]:

@@ -199,6 +199,6 @@ def test_corrections_raise_the_offset_of_the_version_and_pass_the_golden_gate(
         made.append(pa.concat_tables([rows, late]))
         trainer.step()
     assert (trainer.record.kind, trainer.record.version) == ("delta", 3)
-    bias = 0.0 if has_tower(trainer._state.design.shape) else float(trainer._state.tower_weights()["bias"][0])
-    assert trainer.record.offset - bias == pytest.approx(trainer._state.correction(), abs=1e-6)
-    assert trainer._state.correction() > 0.2
+    bias = 0.0 if has_tower(trainer._live.state.design.shape) else float(trainer._live.state.tower_weights()["bias"][0])
+    assert trainer.record.offset - bias == pytest.approx(trainer._live.state.correction(), abs=1e-6)
+    assert trainer._live.state.correction() > 0.2

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from settings import ITEM, UNREAD, USER, settings_text
-from trainers import parameters, trainer_of, versions
+from trainers import flipped, parameters, trainer_of, versions
 
 from headrace import metrics, status
-from headrace.clock import now_us as trainer_now
-from headrace.delta import Digest, decode_rows
-from headrace.errors import Ambiguous, Busy, SettingsError, StoreFull
-from headrace.published import PublishedTable
+from headrace.delta import Digest
+from headrace.errors import Busy, SettingsError, StoreFull
 from headrace.requests import ask
-from headrace.version import contains, pin_of, rollback_of, trained_in
+from headrace.version import contains, rollback_of, trained_in
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -54,44 +48,6 @@ def test_the_first_rollback_is_an_increase_for_prometheus(feed: Any) -> None:
     assert {"rollback", "hold"} <= exported
 
 
-def test_replicas_that_fold_the_deltas_hold_what_the_digest_says(feed: Any) -> None:
-    from headrace.delta import load_delta
-
-    loop = feed("mlp", train={"encoding": "f32", "checkpoint_every_s": 1e9})
-    trainer = trainer_of(loop)
-    table = PublishedTable(trainer._design.tables)
-    for rows in (200, 30, 10):
-        loop.rows(rows)
-        trainer.step()
-        record = versions(loop)[-1]
-        table.apply(load_delta(loop.loop.store, record.delta.path, record.delta.sha256))
-        assert table.digest().to_json() == record.digest
-    learned = trainer._state.learner.tables["embedding"]
-    scale, rows, found = table.lookup("embedding", learned.index.ids)
-    assert found.all()
-    np.testing.assert_array_equal(rows.view("<f4"), learned.read(np.arange(learned.index.used, dtype=np.int32)))
-    assert (scale == 1).all()
-
-
-@pytest.mark.parametrize("sections", [OFTEN, NEVER], ids=["checkpoints", "from the start"])
-def test_a_restarted_trainer_has_the_same_bits(feed: Any, sections: Any) -> None:
-    loop = feed("dcn_v2", **sections)
-    trainer = trainer_of(loop)
-    for rows in (200, 3, 40, 7):
-        loop.rows(rows)
-        trainer.step()
-        if rows == 3:
-            trainer = trainer_of(loop)
-    again = trainer_of(loop)
-    assert parameters(again) == parameters(trainer)
-    assert again._published.digest() == trainer._published.digest()
-    records = versions(loop)
-    assert [record.version for record in records] == [0, 1, 2, 3, 4]
-    if sections is OFTEN:
-        assert records[-1].checkpoint.of == 4
-        assert records[-1].snapshot.of == 4
-
-
 def test_two_trainers_give_the_same_version_from_the_same_records(feed: Any) -> None:
     digests = []
     for _ in range(2):
@@ -122,30 +78,6 @@ def test_a_poisoned_record_is_held_and_no_later_version_contains_it(feed: Any) -
     assert not contains(trained_in(3, lambda seq: versions(loop)[seq]), bad.seq)
     assert versions(loop)[-1].held_now == hold.held
     assert parameters(trainer_of(loop)) == parameters(trainer)
-
-
-@pytest.mark.parametrize("undone", [True, False], ids=["undone", "twin"])
-def test_a_held_candidate_leaves_the_weights_as_they_were(feed: Any, monkeypatch: Any, undone: bool) -> None:
-    """The twin: without the journal, what was held stays in the weights."""
-    from training.gate import Decision
-
-    loop = feed("lr", **NEVER)
-    trainer = trainer_of(loop)
-    loop.rows(200)
-    trainer.step()
-    before = parameters(trainer)
-    monkeypatch.setattr("training.trainer.decide", lambda report, _: Decision("hold", ("refused",), report))
-    if not undone:
-        monkeypatch.setattr(type(trainer._state), "undo", lambda self: None)
-    loop.rows(200)
-    assert trainer.step().kind == "hold"
-    assert (parameters(trainer) == before) == undone
-
-
-def flipped(rows: pa.Table) -> pa.Table:
-    """The same examples with wrong labels."""
-    at = rows.column_names.index("label")
-    return rows.set_column(at, "label", pc.subtract(pa.scalar(1, pa.float32()), rows["label"]))
 
 
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "twin"])
@@ -185,22 +117,6 @@ def test_a_change_of_regime_is_learned(feed: Any) -> None:
     assert kinds == ["hold"] * 3 + ["delta"] * 5
 
 
-def test_of_a_refused_candidate_the_sound_records_are_trained(feed: Any) -> None:
-    loop = feed("mlp", **NEVER)
-    trainer = trainer_of(loop)
-    loop.rows(60)
-    bad = loop.poison()
-    loop.append(None)
-    loop.rows(30)
-    kinds = []
-    while (entry := trainer.step()) is not None:
-        kinds.append(entry.kind)
-    assert kinds == ["delta", "hold", "delta"]
-    records = versions(loop)
-    assert [record.trained for record in records[1:]] == [((0, 1),), (), ((2, 4),)]
-    assert records[-1].held_now == ((bad.seq, bad.seq + 1),)
-
-
 def test_a_request_that_leaves_nothing_to_train_gets_an_empty_version(feed: Any) -> None:
     loop = feed("lr", **NEVER)
     trainer = trainer_of(loop)
@@ -234,16 +150,6 @@ def test_the_resident_trainer_answers_requests_once_and_stops(feed: Any) -> None
     assert status.heartbeats(loop.loop.store) == []
 
 
-def test_closed_windows_only(feed: Any) -> None:
-    loop = feed("lr", train={"on": "window"})
-    trainer = trainer_of(loop)
-    loop.rows(30)
-    assert trainer.step() is None
-    loop.append(None, closed_us=60_000_000)
-    assert trainer.step() is not None
-    assert versions(loop)[-1].trained == ((0, 2),)
-
-
 def test_a_number_lost_to_a_control_record_is_folded_and_the_candidate_planned_anew(feed: Any) -> None:
     loop = feed("mlp", **NEVER)
     trainer = trainer_of(loop)
@@ -272,40 +178,6 @@ def test_a_living_rival_stops_it(feed: Any) -> None:
     assert len(versions(loop)) == 1
 
 
-def test_another_model_begins_a_lineage_that_learns_the_same_records(feed: Any) -> None:
-    loop = feed("lr", **NEVER)
-    trainer = trainer_of(loop)
-    loop.rows(50)
-    trainer.step()
-    loop.settings = loop.settings.replace("model", kind="mlp")
-    trainer_of(loop).step()
-    assert [(record.kind, record.lineage) for record in versions(loop)] == [
-        ("start", 0), ("delta", 0), ("start", 2), ("delta", 2)
-    ]  # fmt: skip
-    assert versions(loop)[-1].trained == ((0, 1),)
-
-
-def test_other_features_begin_a_lineage_that_leaves_out_the_records_before(feed: Any, caplog: Any) -> None:
-    loop = feed("lr", **NEVER)
-    trainer_of(loop).close()
-    loop.rows(50)
-    trainer_of(loop).step()
-    loop.rows(50)  # nobody has learned it, and nobody can any more
-    loop.without("user_item")
-    again = trainer_of(loop)
-    assert "lineage.begun after=1" in caplog.text
-    assert again.step() is None
-    loop.rows(50)
-    again.step()
-    assert [(one.kind, one.lineage, one.trained) for one in versions(loop)[2:]] == [
-        ("start", 2, ()), ("delta", 2, ((2, 3),))
-    ]  # fmt: skip
-    loop.rows(50)
-    restarted = trainer_of(loop)
-    restarted.step()
-    assert versions(loop)[-1].trained == ((3, 4),)
-
-
 def test_a_pipeline_with_other_features_than_the_trainer_is_told(feed: Any) -> None:
     loop = feed("lr", **NEVER)
     trainer = trainer_of(loop)
@@ -319,125 +191,22 @@ def test_a_pipeline_with_other_features_than_the_trainer_is_told(feed: Any) -> N
     assert "start both with the same settings" in caught.value.hint
 
 
-def test_another_model_does_not_begin_beside_a_living_trainer(feed: Any) -> None:
-    loop = feed("lr", **NEVER)
-    trainer_of(loop)
-    status.beat(loop.loop.store, "trainer", {}, trainer_now(), nonce="deadbeef")
-    loop.settings = loop.settings.replace("model", kind="mlp")
-    with pytest.raises(Busy, match="another trainer runs on this root"):
-        trainer_of(loop)
-    assert len(versions(loop)) == 1
-
-
-def test_a_trainer_whose_lineage_was_superseded_stops(feed: Any) -> None:
-    loop = feed("lr", **NEVER)
-    old = trainer_of(loop)
-    loop.settings = loop.settings.replace("model", kind="mlp")
-    trainer_of(loop)
-    loop.rows(50)
-    with pytest.raises(Busy, match=r"version 1 belongs to another model \(mlp\)"):
-        old.step()
-    assert [record.kind for record in versions(loop)] == ["start", "start"]
-
-
-def test_a_new_lineage_keeps_the_pin_and_the_answered_requests(feed: Any) -> None:
-    loop = feed("lr", **NEVER)
-    trainer = trainer_of(loop)
-    trainer.step(request=ask(loop.loop, "retrain", {}, by="test", now_us=0))
-    log = loop.loop.version_log()
-    pin = pin_of(versions(loop)[-1], 1, now_us=0, code="test")
-    log.append(pin.kind, pin.to_body(), log.head())
-    loop.settings = loop.settings.replace("model", kind="mlp")
-    start = trainer_of(loop).record
-    assert (start.kind, start.pinned, start.requests["cursor"]["seq"]) == ("start", 1, 0)
-
-
 def test_what_an_error_left_half_done_is_undone_before_the_next_step(feed: Any, monkeypatch: Any) -> None:
     loop = feed("mlp", **NEVER)
     trainer = trainer_of(loop)
     loop.rows(100)
     trainer.step()
     loop.rows(100)
-    write = trainer._store.write
+    write = trainer._loop.store.write
 
     def full(path: str, data: Any) -> None:
-        monkeypatch.setattr(trainer._store, "write", write)
+        monkeypatch.setattr(trainer._loop.store, "write", write)
         raise StoreFull(f"no space for {path}")
 
-    monkeypatch.setattr(trainer._store, "write", full)
+    monkeypatch.setattr(trainer._loop.store, "write", full)
     with pytest.raises(StoreFull):
         trainer.step()
     trainer.step()
-    assert trainer._state.rows == 200
+    assert trainer._live.state.rows == 200
     assert versions(loop)[-1].trained == ((1, 2),)
     assert parameters(trainer_of(loop)) == parameters(trainer)
-
-
-def test_a_commit_whose_answer_was_lost_leaves_a_log_that_can_be_read(feed: Any, monkeypatch: Any) -> None:
-    loop = feed("mlp", **NEVER)
-    trainer = trainer_of(loop)
-    loop.rows(100)
-    append = trainer._log.append
-
-    def lost(*arguments: Any) -> Any:
-        monkeypatch.setattr(trainer._log, "append", append)
-        append(*arguments)
-        raise Ambiguous("the answer was lost")
-
-    monkeypatch.setattr(trainer._log, "append", lost)
-    with pytest.raises(Ambiguous):
-        trainer.step()
-    assert trainer.step() is None
-    loop.rows(100)
-    trainer.step()
-    assert [record.trained for record in versions(loop)] == [(), ((0, 1),), ((1, 2),)]
-    assert parameters(trainer_of(loop)) == parameters(trainer)
-
-
-def test_after_a_recovery_under_other_rates_replicas_get_what_was_learned(feed: Any) -> None:
-    """Twin: a recovery that calls its rows published leaves the difference for good."""
-    apart = {}
-    for twin in (False, True):
-        loop = feed("mlp", **(OFTEN | {"train": {"checkpoint_every_s": 1e9, "encoding": "f32"}}))
-        trainer = trainer_of(loop)
-        for _ in range(2):  # the first makes a checkpoint, the second is replayed
-            loop.rows(200)
-            trainer.step()
-        loop.settings = loop.settings.replace("train", lr_linear=0.5)
-        again = trainer_of(loop)
-        if twin:
-            again._state.settle()
-        loop.rows(1)
-        again.step()
-        apart[twin] = max(
-            float(
-                np.abs(rows.rows - decode_rows(*again._published.lookup(rows.spec.name, rows.ids)[:2], rows.spec)).max()
-            )
-            for rows in everything(again)
-        )
-    assert apart[False] == 0
-    assert apart[True] > 0.01
-
-
-def everything(trainer: Any) -> Any:
-    """All rows as learned."""
-    from training.publish import learned_rows
-
-    for table in trainer._state.learner.tables.values():
-        table.touched[: len(table.index.ids)] = True
-    return learned_rows(trainer._design.tables, trainer._state.learner.tables)
-
-
-def test_a_model_without_a_tower_keeps_its_bias_as_the_offset(feed: Any) -> None:
-    from headrace.config import parse
-
-    text = settings_text(USER, ITEM, loop={"name": "test", "root": "memory://x"}, **UNREAD, model={"kind": "lr"})
-    loop = feed("lr")
-    loop.settings = parse(text)
-    trainer = trainer_of(loop)
-    loop.rows(100)
-    trainer.step()
-    record = versions(loop)[-1]
-    assert record.offset == pytest.approx(float(trainer._state.tower_weights()["bias"][0]))
-    assert record.digest["tower"] == ""
-    assert record.gate["golden"]["difference"] <= 1e-5

@@ -98,7 +98,7 @@ def test_rows_that_no_event_had_are_published_as_they_are(feed: Any, model: Path
     loop.rows(60)
     trainer = trainer_of(loop)
     trainer.step()
-    table = trainer._published
+    table = trainer._live.published
     ids = np.array([id_of("tags", text) for text in USERS])
     scale, rows, found = table.lookup("embedding", ids)
     assert found.all()
@@ -118,7 +118,7 @@ def test_a_replay_starts_from_the_same_rows(feed: Any, model: Path, monkeypatch:
         trainer.step()
     assert version(loop, 2).checkpoint.of == 0
     if not named:
-        from training import trainer as module
+        from training import live as module
 
         plan_of = module.plan_of
         monkeypatch.setattr(module, "plan_of", lambda at, read: replace(plan_of(at, read), checkpoint=None))
@@ -144,7 +144,7 @@ def test_rows_out_of_the_vocabulary_are_the_unknown_row_where_new_ids_wait(feed:
     for admission, expected in ((3, drawn[1:3].mean(0)), (1, None)):
         loop = feed("mlp", train={"admission": admission})
         imported(loop, tmp_path / "m.keras", ("user_rows", "user"))
-        table = trainer_of(loop)._state.learner.tables["embedding"]
+        table = trainer_of(loop)._live.state.learner.tables["embedding"]
         row = table.index.find(np.array([unknown_id("user"), id_of("user", "0")]))
         np.testing.assert_array_equal(table.read(row[1:])[0], drawn[3])
         if expected is None:
@@ -159,7 +159,7 @@ def test_a_saved_model_with_vocabulary_files(feed: Any, tmp_path: Path) -> None:
     for words in lines.values():
         loop = feed("mlp")
         imported(loop, tmp_path / "saved", ("user_rows", "user"), user_rows=words)
-        table = trainer_of(loop)._state.learner.tables["embedding"]
+        table = trainer_of(loop)._live.state.learner.tables["embedding"]
         rows = table.index.find(np.array([id_of("user", text) for text in USERS]))
         np.testing.assert_array_equal(table.read(rows), drawn[1:])
 
@@ -269,7 +269,7 @@ def test_numbers_in_a_nested_model(feed: Any, tmp_path: Path) -> None:
     assert (layer.texts, layer.unknown, layer.first) == (("70", "5"), (0,), 1)
     loop = feed("mlp")
     imported(loop, tmp_path / "nested.keras", ("inner", "item"))
-    table = trainer_of(loop)._state.learner.tables["embedding"]
+    table = trainer_of(loop)._live.state.learner.tables["embedding"]
     rows = table.index.find(np.array([id_of("item", "70"), id_of("item", "5")]))
     np.testing.assert_array_equal(table.read(rows), layer.rows[1:])
 

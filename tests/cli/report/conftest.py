@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from headrace.features import Feature
 from headrace.ids import id_of
 from headrace.loop import open_loop
 from headrace.schema import Schema
-from headrace.shard import Quarantine, ShardRecord, arrange, write_shard
+from headrace.shard import BLANK, Quarantine, arrange, write_shard
 from headrace.store import open_store
 
 if TYPE_CHECKING:
@@ -66,18 +67,14 @@ class Made:
         self.read += len(users) + refused
         shards = (self._file(seq, users, labels, kinds),) if users else ()
         committed_us = time_us(at_s)
-        record = ShardRecord(
+        record = replace(
+            BLANK,
             seq=seq,
-            ranges=(),
             now_us=committed_us,
             watermark_us=committed_us - 3 * S,
-            closed_us=0,
-            open_until_us=0,
             shards=shards,
-            pending=(),
             counts={"impression/files": {"read": self.read, "emitted": self.read - refused, "invalid": refused}},
             schema=SCHEMA.fingerprint,
-            code="0",
             committed_at_us=committed_us,
             quarantine=(Quarantine("shards/quarantine/q", "0", refused, {"malformed": refused}),) if refused else (),
         )

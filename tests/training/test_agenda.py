@@ -1,16 +1,18 @@
-"""The trainer and its triggers: rows wait until one is due, then all of them are learned."""
+"""What is learned next: rows wait until a trigger is due, then all of them are learned."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from trainers import LEARNING, trainer_of, versions
 
 from headrace.requests import ask
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
 S = 1_000_000
+NEVER = {"train": {"checkpoint_every_s": 1e9, "snapshot_every": 10**6}}
 
 
 class Clock:
@@ -85,3 +87,39 @@ def test_all_that_waits_when_a_trigger_is_due_is_learned_though_part_of_it_is_he
     kinds = [entry.kind for entry in iter(trainer.step, None)]
     assert kinds == ["delta", "hold", "delta"]
     assert bad.seq == 2
+
+
+def test_closed_windows_only(feed: Any) -> None:
+    loop = feed("lr", train={"on": "window"})
+    trainer = trainer_of(loop)
+    loop.rows(30)
+    assert trainer.step() is None
+    loop.append(None, closed_us=60_000_000)
+    assert trainer.step() is not None
+    assert versions(loop)[-1].trained == ((0, 2),)
+
+
+def test_of_a_refused_candidate_the_sound_records_are_trained(feed: Any) -> None:
+    loop = feed("mlp", **NEVER)
+    trainer = trainer_of(loop)
+    loop.rows(60)
+    bad = loop.poison()
+    loop.append(None)
+    loop.rows(30)
+    kinds = []
+    while (entry := trainer.step()) is not None:
+        kinds.append(entry.kind)
+    assert kinds == ["delta", "hold", "delta"]
+    records = versions(loop)
+    assert [record.trained for record in records[1:]] == [((0, 1),), (), ((2, 4),)]
+    assert records[-1].held_now == ((bad.seq, bad.seq + 1),)
+
+
+def test_a_trainer_that_is_stopped_does_not_wait_for_a_record_to_be_tried_on(feed: Any) -> None:
+    loop = feed("lr", **LEARNING, gate={"wait_s": 3_600})
+    trainer = trainer_of(loop)
+    loop.rows(400)
+    trainer.run(stop=lambda: len(versions(loop)) > 1 or trainer._dirty)
+    loop.rows(400)
+    trainer.run(stop=lambda: len(versions(loop)) > 2 or trainer._dirty)
+    assert [one.gate.get("g3") for one in versions(loop)[1:]] == ["pending", "pending"]
