@@ -93,7 +93,9 @@ def down(*, config: options.Config = options.DEFAULT) -> int:
     from headrace import status
 
     loop = options.open_loop(options.load(config))
-    found = [beat for beat in status.heartbeats(loop.store) if beat.role == "up" and beat.living(clock.now_us())]
+    now_us = clock.now_us()
+    ups = (beat for beat in status.heartbeats(loop.store) if beat.role == "up")
+    found = [beat for beat in ups if beat.living(now_us) or beat.silent(now_us)]
     if not found:
         terminal.say("no `headrace up` runs on this root; `headrace status` shows what does")
         return terminal.Code.OK

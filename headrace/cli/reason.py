@@ -2,7 +2,7 @@
 
 The first that holds, from the sources on; "" where nothing is in the way:
 
-1. a stage does not run, or says a problem of its own
+1. a stage does not run, gives no sign, or says a problem of its own
 2. rows wait: the trainer loads, or no trigger is due, or its newest decision was to hold them, or windows are not
    closed yet
 3. no rows wait: a tenth of what a partition had came too late, one holds the watermark back, or nothing new came
@@ -37,20 +37,34 @@ def reason(state: Mapping[str, Any], *, now_us: int, train: TrainSettings) -> st
 
 def _missing(state: Mapping[str, Any], role: str) -> str:
     """What keeps a stage from its work."""
-    living = [process for process in state["processes"] if process["role"] == role and process["living"]]
-    if not living and _starting(state, role):
-        return f"the {role} loads its libraries (10 to 30 s)"
-    if not living:
-        waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
-        return f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
-    problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
-    return f"{role}: {problem}" if problem else ""
+    mine = [process for process in state["processes"] if process["role"] == role]
+    living = [process for process in mine if process["living"]]
+    if living:
+        problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
+        return f"{role}: {problem}" if problem else ""
+    silent = next((process for process in mine if process.get("silent")), None)
+    if silent is not None:
+        return (
+            f"the {role} (process {silent['pid']}) gives no sign since {clock.iso(silent['at_us'])}: is it stopped, or "
+            "the disk full? `headrace doctor` looks"
+        )
+    waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
+    return _supervised(state, role, waiting) or f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
 
 
-def _starting(state: Mapping[str, Any], role: str) -> bool:
-    """Whether a living `headrace up` has started it."""
+def _supervised(state: Mapping[str, Any], role: str, waiting: str) -> str:
+    """What a living `headrace up` says of a child that gives no sign; "" where it has none."""
     ups = (process for process in state["processes"] if process["role"] == "up" and process["living"])
-    return any(up["info"].get("children", {}).get(role, {}).get("state") == "running" for up in ups)
+    child = next((up["info"]["children"][role] for up in ups if role in up["info"].get("children", {})), None)
+    if child is None:
+        return ""
+    told = (words for words in child["last_words"] if words.startswith(("error:", "fix:")))
+    error = "; ".join(words.removeprefix("error: ") for words in told) or f"see {child['log']}"
+    return {
+        "running": f"the {role} loads its libraries (10 to 30 s)",
+        "pausing": f"{waiting}the {role} died and is started again: {error}",
+        "failed": f"{waiting}the {role} failed: {error}; then start `headrace up` again",
+    }.get(child["state"], "")
 
 
 def _held(state: Mapping[str, Any]) -> str:
