@@ -65,12 +65,6 @@ def require(stream: Stream, fields: pa.Schema, file: str) -> None:
         features = [f.name for f in stream.features if f.path == path]
         what = f"feature '{features[0]}'" if features else f"stream '{stream.name}'"
         word = "column" if len(path) == 1 else "field"
-        if len(fields.names) == 1 and any(mark in fields.names[0] for mark in ";\t|"):
-            raise MissingFeature(
-                f"{file} has one column, '{fields.names[0]}'",
-                hint="columns of CSV are separated by commas: write it anew with commas",
-                column=fields.names[0],
-            )
         raise MissingFeature(
             f"{file} has no {word} '{place_of(path)}', which {what} needs",
             hint=(f"{near} " if (near := nearest_place(path, known, feature=bool(features))) else "")

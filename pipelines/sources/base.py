@@ -76,7 +76,8 @@ class Span:
 class Lines:
     """Whole lines of text; `start` is the offset of the first byte. `header`: column names of CSV, None for JSON.
 
-    `offsets`: of each line, where they do not follow each other in the file.
+    `separator`: what stands between the fields of CSV. `offsets`: of each line, where they do not follow each other in
+    the file.
     """
 
     data: bytes
@@ -84,6 +85,7 @@ class Lines:
     start: int
     header: tuple[str, ...] | None = None
     offsets: tuple[int, ...] | None = None
+    separator: str = ","
 
 
 @dataclass(frozen=True)

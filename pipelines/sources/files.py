@@ -59,7 +59,7 @@ ASKED = 1000
 NOTHING: Mapping[str, int] = {}
 FORMATS = {
     **dict.fromkeys(["json", "jsonl", "ndjson"], "json"),
-    "csv": "csv",
+    **dict.fromkeys(["csv", "tsv"], "csv"),
     **dict.fromkeys(["parquet", "pq"], "parquet"),
     **dict.fromkeys(["arrow", "arrows", "feather", "ipc"], "arrow"),
     "avro": "avro",
