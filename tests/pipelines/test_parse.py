@@ -281,6 +281,16 @@ def test_csv_with_other_separators_is_read_as_its_header_is(tmp_path, mark):
     assert pa.concat_tables(again.events).equals(events)
 
 
+def test_a_label_or_a_time_of_another_type_is_named():
+    told = Stream("outcome", "feedback", id="id", time="at", time_unit="s", label="fraud")
+    with pytest.raises(WrongType, match=r"the label of stream 'outcome' \('fraud'\) is string") as caught:
+        parse(told, LIMITS, Rows(pa.table({"id": ["a"], "at": [1], "fraud": ["Y"]}), "f.parquet", 0))
+    assert 'where = { fraud = "Y" }' in caught.value.hint
+    naive = Rows(pa.table({"id": ["a"], "at": pa.array([1], pa.timestamp("us")), "fraud": [1]}), "f.parquet", 0)
+    with pytest.raises(SettingsError, match=r"\[streams.outcome\] time = 'at': the times .* do not say their zone"):
+        parse(told, LIMITS, naive)
+
+
 def test_a_header_with_a_comma_is_separated_by_it(tmp_path):
     (tmp_path / "a.csv").write_text("id;x,ts\n1;2,3\n")
     assert FileSource(str(tmp_path / "a.csv")).read(Span("a.csv", 0, 14, 0, 14)).header == ("id;x", "ts")

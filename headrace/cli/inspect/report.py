@@ -88,7 +88,7 @@ def label_words(labels: Labels, settings: Settings) -> list[str]:
     if not labels.feedback or not labels.impressions:
         return ["no event of one of the streams: nothing to join"]
     rate = "" if labels.positive_rate is None else f", mean label {labels.positive_rate:.2%}"
-    attribution = f"attribution_s = {settings.label.attribution_s:g}"
+    attribution = f"attribution_s = {settings.label.attribution_s:.15g}"
     lines = [f"{labels.answered:,} of {labels.judged:,} impressions have feedback within {attribution}{rate}"]
     lines.append(
         f"{labels.join_rate:.1%} of {labels.feedback:,} feedbacks have their impression here;"
@@ -168,8 +168,8 @@ def _caught(labels: Labels, wait_s: float) -> str:
         shortest = next(((wait, caught) for wait, caught in labels.catches if caught >= goal), None)
         if shortest is not None and shortest[0] not in told:
             told[shortest[0]] = shortest[1]
-    words = [f"{wait:g} catches {caught:.0%}" for wait, caught in sorted(told.items(), key=lambda pair: pair[0])]
-    mine = f"wait_s = {wait_s:g} catches {share[wait_s]:.0%} of positives" if wait_s in share else ""
+    words = [f"{wait:.15g} catches {caught:.0%}" for wait, caught in sorted(told.items(), key=lambda pair: pair[0])]
+    mine = f"wait_s = {wait_s:.15g} catches {share[wait_s]:.0%} of positives" if wait_s in share else ""
     others = [word for word, wait in zip(words, sorted(told), strict=True) if wait != wait_s]
     return "; ".join([*([mine] if mine else []), *others])
 
