@@ -48,7 +48,7 @@ def rollback(
 
     loop = options.open_loop(options.load(config))
     try:
-        entry = control.rollback(loop, version, by=_who(), reason=reason, now_us=clock.now_us())
+        entry = control.rollback(loop, version, by=who(), reason=reason, now_us=clock.now_us())
     except (NotFound, InvalidTarget) as refused:
         refused.hint = f"{refused.hint}; {_reachable(loop)}"
         raise
@@ -78,7 +78,7 @@ def pin(
     if (version is None) != off:
         raise typer.BadParameter("name a version, or --off")
     loop = options.open_loop(options.load(config))
-    entry = control.pin(loop, version, by=_who(), reason=reason, now_us=clock.now_us())
+    entry = control.pin(loop, version, by=who(), reason=reason, now_us=clock.now_us())
     if as_json:
         terminal.show_json({"version": entry.seq, "kind": "pin", "to": version})
     elif version is None:
@@ -112,7 +112,8 @@ def down(*, config: options.Config = options.DEFAULT) -> int:
     raise Busy(f"process {beat.pid} did not end within {STOP_S:.0f} s", hint="look at logs/, then end it by its pid")
 
 
-def _who() -> str:
+def who() -> str:
+    """Of the audit trail."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
