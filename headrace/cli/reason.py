@@ -31,7 +31,7 @@ def reason(state: Mapping[str, Any], *, now_us: int, train: TrainSettings) -> st
     """train: what the settings say of when rows are learned."""
     shards = state["shards"]
     if shards is None or not state["waiting_rows"]:
-        return _missing(state, "pipeline") or (_quiet(shards, now_us) if shards else "no event was read yet")
+        return _missing(state, "pipeline") or _quiet(state, now_us)
     return _missing(state, "trainer") or _triggers(state, train, now_us) or _held(state) or _windows(state, train.on)
 
 
@@ -86,8 +86,22 @@ def _windows(state: Mapping[str, Any], on: str) -> str:
     return f"windows are learned once closed; closed up to {clock.iso(state['shards']['closed_us'])}"
 
 
-def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
+def not_whole(file: str) -> str:
+    """Of the last file of a source, which may be being written."""
+    return f"{file} is not whole: it is waited for until it is, or a later file is there"
+
+
+def _quiet(state: Mapping[str, Any], now_us: int) -> str:
     """The pipeline lives and no row waits: what it waits for."""
+    shards = state["shards"]
+    pipelines = (
+        process["info"] for process in state["processes"] if process["role"] == "pipeline" and process["living"]
+    )
+    awaited = "".join(
+        f"; {not_whole(file)}" for info in pipelines for file in sorted({*info.get("awaited", {}).values()})
+    )
+    if not shards:
+        return f"no event was read yet{awaited}"
     for name, counts in shards["events"].items():
         late = counts.get("late", 0)
         if late > LATE * counts["read"]:
@@ -95,7 +109,7 @@ def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
             return f"{passed}: see disorder_s and lateness_s of [pipeline]"
     since_us = shards["committed_at_us"]
     if now_us - since_us >= QUIET_S * clock.SECOND_US:
-        return f"shard log has nothing new since {clock.iso(since_us)}"
+        return f"shard log has nothing new since {clock.iso(since_us)}{awaited}"
     behind = held_by(shards["clocks"])
     if behind is None:
         return ""

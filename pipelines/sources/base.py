@@ -35,7 +35,8 @@ SPAN_BYTES = 4 << 20
 class Reach:
     """How far to read: `[committed, position)` holds about `size` bytes; `caught_up`: nothing lies behind it.
 
-    `aside`: to be given to `reach` from the next record on; None = what was given before.
+    `aside`: to be given to `reach` from the next record on; None = what was given before. `awaited`: the file that is
+    not whole as it is, and may become so.
     """
 
     position: Any
@@ -43,6 +44,7 @@ class Reach:
     size: int
     caught_up: bool
     aside: Any = None
+    awaited: str = ""
 
 
 @dataclass(frozen=True)

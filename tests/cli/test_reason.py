@@ -70,6 +70,14 @@ def shards_with_late(late: int) -> dict[str, Any]:
             "version 8 held what it was to learn: G1: 3e-4 apart",
         ),
         ({"shards": shards(committed_at_us=NOW - 11 * S)}, "shard log has nothing new since 2026-09-21T14:13:09Z"),
+        (
+            {
+                "shards": shards(committed_at_us=NOW - 11 * S),
+                "processes": [process("pipeline", awaited={"impression/0": "b.avro", "click/3": "b.avro"})],
+            },
+            ("shard log has nothing new since 2026-09-21T14:13:09Z; b.avro is not whole: it is waited for until it is, "
+            "or a later file is there"),
+        ),
         ({"shards": shards(clocks=clocks(5, 95))}, "watermark held by click/3 since 2026-09-21T14:11:45Z"),
         ({"shards": shards(clocks=clocks(5, NOW / S))}, "watermark held by click/3 which has had no event yet"),
     ],
