@@ -61,10 +61,17 @@ def _supervised(state: Mapping[str, Any], role: str, waiting: str) -> str:
     told = (words for words in child["last_words"] if words.startswith(("error:", "fix:")))
     error = "; ".join(words.removeprefix("error: ") for words in told) or f"see {child['log']}"
     return {
-        "running": f"the {role} loads its libraries (10 to 30 s)",
+        "running": f"the {role} loads its libraries (10 to 30 s)" + _again(child),
         "pausing": f"{waiting}the {role} died and is started again: {error}",
         "failed": f"{waiting}the {role} failed: {error}; then start `headrace up` again",
     }.get(child["state"], "")
+
+
+def _again(child: Mapping[str, Any]) -> str:
+    """Of one that does not start for the first time."""
+    if not child.get("restarts"):
+        return ""
+    return f", after {child['restarts']} restarts; the last exit code is {child['exit_code']}: see {child['log']}"
 
 
 def _held(state: Mapping[str, Any]) -> str:

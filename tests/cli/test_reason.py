@@ -97,6 +97,10 @@ def test_a_process_that_loads_is_not_missing() -> None:
         reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE)
         == "the trainer loads its libraries (10 to 30 s)"
     )
+    up["info"]["children"]["trainer"] |= {"restarts": 5, "exit_code": 1}
+    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE) == (
+        "the trainer loads its libraries (10 to 30 s), after 5 restarts; the last exit code is 1: see logs/trainer.log"
+    )
     up["living"] = False
     assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE).startswith(
         "5 rows wait, and no trainer runs"
