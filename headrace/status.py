@@ -5,8 +5,10 @@ A process overwrites `status/<role>-<host>.json` every two seconds (`Pulse`):
     {"role": "pipeline", "host": "a1", "pid": 4711, "nonce": "1c9e77aa", "at_us": 1790000000000000, "info": {…}}
 
 It lives while `at_us` is within 10 s of now and, on this host, while its pid exists; so the successor of a killed
-process need not wait. Rule 4 of logs: before it starts to write, a stage asks for a `rival`, a living heartbeat of its
-role with another nonce, and waits or raises `Busy`. While it waits it does not beat: the file belongs to the other.
+process need not wait. One that is silent for longer and still has its process is no rival: it cannot write here (a
+full disk) or is stopped, and people are told so. Rule 4 of logs: before it starts to write, a stage asks for a `rival`,
+a living heartbeat of its role with another nonce, and waits or raises `Busy`. While it waits it does not beat: the file
+belongs to the other.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace import clock
@@ -56,6 +59,13 @@ class Heartbeat:
         if abs(now_us - self.at_us) > within_s * SECOND_US:
             return False
         return self.host != socket.gethostname() or _runs(self.pid)
+
+    def silent(self, now_us: int) -> bool:
+        """Whether it was not heard of for `LIVING_S`, though the process that wrote it is still here. Told on Linux."""
+        if self.living(now_us) or self.host != socket.gethostname():
+            return False
+        began_us = _began_us(self.pid)
+        return began_us is not None and began_us <= self.at_us + SECOND_US  # a later one has only got its number
 
 
 def beat(store: Store, role: str, info: Mapping[str, Any], now_us: int, *, nonce: str = NONCE) -> Heartbeat:
@@ -206,3 +216,15 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _began_us(pid: int) -> int | None:
+    """When the process with this number was started; None where there is none, or /proc does not say; see proc(5)."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return None
+    if after_name[0] == "Z":
+        return None
+    return int((int(boot.split()[1]) + int(after_name[19]) / os.sysconf("SC_CLK_TCK")) * SECOND_US)

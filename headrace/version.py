@@ -20,7 +20,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     prior, offset probability answered before anything is learned; added to every logit (calibration)
     evaluation, gate, verdicts   what was measured, what was decided, and later decisions on earlier versions
     checkpoint, snapshot         the newest of each {"of", "path", "sha256", "bytes"}; every record repeats both. The
-                  checkpoint of a start holds the rows that the lineage begins with (`headrace import`), else null
+                  checkpoint of a start holds the rows that the lineage begins with (`headrace import`), else null;
+                  its gate says then from what they were taken
     requests      {"cursor", "outcomes": [{"seq", "outcome"}]}
     created_at_us, code
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from headrace.column import is_number, is_text, is_whole_decimal
 from headrace.encode import encode_values, misfits
-from headrace.errors import MissingFeature, WrongType
+from headrace.errors import MissingFeature, SettingsError, WrongType
 from headrace.place import Path, nearest_place, place_of
 from headrace.times import parse_time
 from pipelines.events import RAW_BYTES, REASONS, Columns, Limits, Parsed, Refused, Stream
@@ -34,7 +34,7 @@ SHOWN = 40  # columns in a message
 def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray, raw: Raw) -> Parsed:
     """Judge every record. `offsets`: int64 [n], where each stands; `raw(i)`: first bytes and length of record i."""
     mine = columns.mine & ~_nulls(columns.time) if stream.shared else columns.mine
-    times = parse_time(columns.time, stream.time_unit, stream.time_zone)
+    times = _times(stream, columns.time)
     ids = _id_text(stream, columns.id)
     codes = _reasons(stream, limits, columns, times, ids)
     good = mine & (codes == 0)
@@ -44,7 +44,7 @@ def check(stream: Stream, limits: Limits, columns: Columns, offsets: np.ndarray,
         refused.append(Refused(int(offsets[row]), CODES[codes[row]], data[:RAW_BYTES], size))
     made = {"_id": ids, "_ts": times, "_offset": pa.array(offsets, pa.int64()), **columns.features}
     if stream.role == "feedback":
-        made["_label"] = _labels(columns)
+        made["_label"] = _labels(stream, columns)
     events = pa.table(made)
     return Parsed(
         (events if good.all() else events.filter(pa.array(good)),),
@@ -65,12 +65,6 @@ def require(stream: Stream, fields: pa.Schema, file: str) -> None:
         features = [f.name for f in stream.features if f.path == path]
         what = f"feature '{features[0]}'" if features else f"stream '{stream.name}'"
         word = "column" if len(path) == 1 else "field"
-        if len(fields.names) == 1 and any(mark in fields.names[0] for mark in ";\t|"):
-            raise MissingFeature(
-                f"{file} has one column, '{fields.names[0]}'",
-                hint="columns of CSV are separated by commas: write it anew with commas",
-                column=fields.names[0],
-            )
         raise MissingFeature(
             f"{file} has no {word} '{place_of(path)}', which {what} needs",
             hint=(f"{near} " if (near := nearest_place(path, known, feature=bool(features))) else "")
@@ -120,7 +114,7 @@ def _reasons(stream: Stream, limits: Limits, columns: Columns, times: pa.Array, 
         if feature.path:
             _feature_reasons(feature, columns.features[feature.name], reasons, nan_is_null=limits.nan_is_null)
     if stream.label and columns.label is not None:
-        label = _as_float(columns.label)
+        label = _as_float(stream, columns.label)
         reasons[~((label >= 0) & (label <= 1))] = CODES.index("label_range")
         reasons[_nulls(columns.label)] = CODES.index("missing_label")
     at = times.fill_null(0).to_numpy(zero_copy_only=False)
@@ -145,6 +139,15 @@ def _feature_reasons(feature: Feature, column: pa.Array, reasons: np.ndarray, *,
     reasons[rows] = CODES.index(reason)
 
 
+def _times(stream: Stream, column: pa.Array) -> pa.Array:
+    """The times of events in us; what the settings do not say of them is asked for where it is missing."""
+    try:
+        return parse_time(column, stream.time_unit, stream.time_zone)
+    except (SettingsError, WrongType) as error:
+        where = f"[streams.{stream.name}] time = '{stream.time}'"
+        raise type(error)(f"{where}: {error.message}", hint=error.hint, **error.context) from None
+
+
 def _id_text(stream: Stream, column: pa.Array) -> pa.Array:
     """Event ids as text: strings as they are, integers in decimal; an empty text is no id."""
     kind = column.type
@@ -159,17 +162,22 @@ def _id_text(stream: Stream, column: pa.Array) -> pa.Array:
     return pc.if_else(empty, None, text) if pc.any(empty).as_py() else text
 
 
-def _labels(columns: Columns) -> pa.Array:
+def _labels(stream: Stream, columns: Columns) -> pa.Array:
     if columns.label is None:
         return pa.nulls(len(columns.id), pa.float32())
-    return pa.array(_as_float(columns.label).astype(np.float32))
+    return pa.array(_as_float(stream, columns.label).astype(np.float32))
 
 
-def _as_float(column: pa.Array) -> np.ndarray:
+def _as_float(stream: Stream, column: pa.Array) -> np.ndarray:
     """Numbers or booleans as float64 [n]; null = NaN."""
     kind = column.type
     if not (pa.types.is_boolean(kind) or is_number(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
-        raise WrongType(f"a label is {kind} in the events", hint="write it as a number or a boolean", type=str(kind))
+        raise WrongType(
+            f"the label of stream '{stream.name}' ('{stream.label}') is {kind}; labels are numbers or booleans",
+            hint="write it as 1 and 0, or true and false; or, where only positives are feedback ([label] mode = "
+            f'"implicit"), pick those instead of `label`: where = {{ {stream.label} = "Y" }}',
+            type=str(kind),
+        )
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)

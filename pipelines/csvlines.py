@@ -4,6 +4,8 @@ Ids are text as it stands ("007" stays "007"). An empty field is missing; so are
 time stands. Labels are numbers, `true` or `false`. Times are integers or ISO 8601, as `time_unit` says. `where`
 compares text. There are no objects: `a.b` is a column only as { column = "a.b" }.
 
+Fields are separated as the header is: by `,`, `;`, tab or `|` (`pipelines.sources.lines`); numbers have a point.
+
 A block that Arrow cannot split into one row per line, with as many fields as the header, is halved until the bad lines
 are alone. A line break inside quotes is refused.
 """
@@ -80,7 +82,9 @@ def _block(stream: Stream, index: LineIndex, low: int, high: int) -> pa.Table | 
         table = pcsv.read_csv(
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pcsv.ReadOptions(column_names=header, use_threads=False, block_size=len(data) + 1),
-            parse_options=pcsv.ParseOptions(newlines_in_values=False, ignore_empty_lines=False),
+            parse_options=pcsv.ParseOptions(
+                delimiter=index.block.separator, newlines_in_values=False, ignore_empty_lines=False
+            ),
             convert_options=pcsv.ConvertOptions(
                 column_types=dict.fromkeys(stream.columns, pa.string()),
                 include_columns=sorted(stream.columns),

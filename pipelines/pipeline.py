@@ -87,13 +87,19 @@ class Pipeline:
         self._idle: dict[str, int | None] = {}
         self._run: Callable[[Sequence[Any]], None] | None = None
         self._backlog = False
+        self._unfinished: Mapping[str, str] = {}
         self._awaited = ""
         self._collector = ShardCollector(loop, settings)
         self._room = Room(loop.store, settings.retention.max_bytes, share=INTAKE)
         self._claim = status.Claim(
             loop.store,
             ROLE,
-            lambda: {"tick_s": settings.pipeline.tick_s, "problem": self._room.problem, "settings": settings.reading},
+            lambda: {
+                "tick_s": settings.pipeline.tick_s,
+                "problem": self._room.problem,
+                "settings": settings.reading,
+                "awaited": dict(self._unfinished),
+            },
         )
 
     def plan(self, *, drain: bool = False, complete_until_us: int = 0) -> Plan:
@@ -110,7 +116,7 @@ class Pipeline:
         )
         plan = with_retry(self._setup, self._log, plan, self._asked(plan), self._settings.max_bytes_per_tick)
         self._idle = {one.key: one.idle_since_us for one in plan.ranges}
-        self._backlog = not plan.complete
+        self._backlog, self._unfinished = not plan.complete, plan.awaited
         return plan
 
     def _asked(self, plan: Plan) -> list[Entry]:

@@ -46,7 +46,8 @@ class Plan:
     `previous`: the record of `parent`, BLANK before the first.
     `complete`: the ranges reach every end, so that what the caller declares about the streams holds after this tick.
     `asides`: by key of a range, what its source wants kept from this record on. `requests`: what the record says of the
-    requests that it answers or passes over; None = what the record before says.
+    requests that it answers or passes over; None = what the record before says. `awaited`: by key of a range, the file
+    that is not whole yet.
     """
 
     parent: Entry | None
@@ -60,6 +61,7 @@ class Plan:
     due: bool
     asides: Mapping[str, Any] = field(default_factory=dict)
     requests: Mapping[str, Any] | None = None
+    awaited: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seq(self) -> int:
@@ -71,7 +73,14 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         ranges = [{"stream": r.stream, "partition": r.partition, "from": r.start, "to": r.end} for r in self.ranges]
-        return {"seq": self.seq, "due": self.due, "bytes": self.size, "complete": self.complete, "ranges": ranges}
+        return {
+            "seq": self.seq,
+            "due": self.due,
+            "bytes": self.size,
+            "complete": self.complete,
+            "ranges": ranges,
+            "awaited": dict(self.awaited),
+        }
 
 
 def plan_tick(
@@ -91,6 +100,7 @@ def plan_tick(
     _check_settings(setup, previous)
     ranges: list[Range] = []
     asides: dict[str, Any] = {}
+    awaited: dict[str, str] = {}
     size, complete = 0, True
     for before in _partitions(setup, previous):
         planned, reach = _range(setup, before, max(1, max_bytes - size), idle, now_us=now_us, drain=drain)
@@ -99,6 +109,8 @@ def plan_tick(
         complete = complete and reach is not None and reach.caught_up
         if reach is not None and reach.aside is not None:
             asides[planned.key] = reach.aside
+        if reach is not None and reach.awaited:
+            awaited[planned.key] = reach.awaited
     plan = Plan(
         parent=parent,
         previous=previous,
@@ -110,6 +122,7 @@ def plan_tick(
         drain=drain and complete,
         due=size > 0,
         asides=asides,
+        awaited=awaited,
     )
     return plan if plan.due else replace(plan, due=_due(setup, plan, open_run))
 

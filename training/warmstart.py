@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,10 @@ class Taken:
     ids: Ids
     rows: Floats
 
+    def to_json(self) -> dict[str, Any]:
+        """What is said of it."""
+        return {"layer": self.layer, "feature": self.feature, "table": self.table, "rows": len(self.ids)}
+
 
 def taken(layers: Mapping[str, Layer], settings: Settings, pairs: Sequence[tuple[str, str]]) -> list[Taken]:
     """The rows that `pairs` of (layer, feature) name. ImportRefused for the first that cannot be."""
@@ -77,8 +81,11 @@ def taken(layers: Mapping[str, Layer], settings: Settings, pairs: Sequence[tuple
     return list(found.values())
 
 
-def begin(loop: Loop, settings: Settings, parts: Sequence[Taken], *, now_us: int) -> Entry:
-    """Writes the `start` record of a lineage that begins with these rows. ImportRefused, LostRace."""
+def begin(loop: Loop, settings: Settings, parts: Sequence[Taken], *, model: str, by: str, now_us: int) -> Entry:
+    """Writes the `start` record of a lineage that begins with these rows. ImportRefused, LostRace.
+
+    model, by: what they were taken from, and by whom; the record says it.
+    """
     log = loop.version_log()
     head = log.head()
     check_begun(head)
@@ -88,7 +95,8 @@ def begin(loop: Loop, settings: Settings, parts: Sequence[Taken], *, now_us: int
         _put(state, part)
     folder = f"{FOLDER}/checkpoints"
     kept = write_checkpoint(loop.store, folder, state, record.version, secrets.token_hex(4))
-    return log.append(record.kind, replace(record, checkpoint=kept).to_body(), head)
+    gate = {"action": "import", "by": by, "model": model, "taken": [part.to_json() for part in parts]}
+    return log.append(record.kind, replace(record, checkpoint=kept, gate=gate).to_body(), head)
 
 
 def _put(state: State, part: Taken) -> None:

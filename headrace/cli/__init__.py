@@ -12,6 +12,8 @@ import sys
 
 __all__ = ["main"]
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point of the `headrace` script."""
@@ -21,6 +23,11 @@ def main() -> None:
 
     begin_again(sys.argv[1:])
     end_with_parent()
-    from headrace.cli.app import run
+    try:
+        from headrace.cli.app import run
 
-    raise SystemExit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the commands were imported, or were leaving
+        sys.stderr.write("interrupted\n")
+        code = INTERRUPTED
+    raise SystemExit(code)

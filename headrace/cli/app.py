@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -36,7 +38,7 @@ from headrace.cli import (
 )
 from headrace.cli.inspect import command as inspect
 from headrace.cli.report import command as report
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +69,15 @@ COMMANDS = (
     export,
     importing,
 )
+
+
+REFUSALS: Final = {
+    errno.ENOSPC: "free space on that disk; `headrace doctor` says where it is short",
+    errno.EDQUOT: "free space: what this user may store is used up",
+    errno.EROFS: "that file system is read-only: run this in another folder, or name a place that can be written",
+    errno.EACCES: "give this user the right to it, or name another place",
+    errno.EPERM: "give this user the right to it, or name another place",
+}
 
 
 def build() -> typer.Typer:
@@ -139,7 +150,7 @@ def _run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `| head` has gone: nothing more to say
         return terminal.Code.OK
     except Exception as error:  # noqa: BLE001 the last line of defence: a short text instead of a traceback
-        return terminal.report_defect(error, as_json=as_json, debug=bool(os.environ.get("HEADRACE_DEBUG")))
+        return _unexpected(error, as_json=as_json)
     if result == terminal.Code.INTERRUPTED:  # typer makes this code of Ctrl-C itself
         terminal.say("interrupted")
     return int(result or 0)
@@ -153,6 +164,17 @@ def _usage(error: BaseException, *, as_json: bool) -> int:
         terminal.show(text)
         return terminal.Code.USAGE
     return terminal.report_usage(text, command=command, as_json=as_json)
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    """A system that takes no file is no defect, wherever it was met."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return terminal.report_defect(error, as_json=as_json, debug=bool(os.environ.get("HEADRACE_DEBUG")))
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    refused = StoreFull(f"{place}{error.strerror or error}", hint=REFUSALS[error.errno])
+    with contextlib.suppress(OSError):  # JSON goes to stdout, which may be what is full
+        terminal.report(refused, as_json=as_json)
+    return terminal.Code.FAILED
 
 
 def _trace(error: BaseException) -> str:

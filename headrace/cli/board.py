@@ -180,13 +180,20 @@ def _served(state: Mapping[str, Any]) -> list[Row]:
 
 
 def _processes(processes: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Who runs, seen from outside: by heartbeats."""
+    """Who runs, seen from outside: by heartbeats, and by what a living `headrace up` says of those that give none."""
+    ups = (
+        process["info"].get("children", {}) for process in processes if process["role"] == "up" and process["living"]
+    )
+    down = {
+        role: child for children in ups for role, child in children.items() if child["state"] in ("pausing", "failed")
+    }
     rows = []
     for process in processes:
-        word = "running" if process["living"] else "gone"
+        word = "running" if process["living"] else "silent" if process.get("silent") else "gone"
         who = f"{process['host']} process {process['pid']}, last sign {_time(process['at_us'])}"
-        rows.append((process["role"], f"{word}  {who}"))
-    return rows or [("running", "nothing")]
+        if process["living"] or process["role"] not in down:
+            rows.append((process["role"], f"{word}  {who}"))
+    return [*rows, *_children(down)] or [("running", "nothing")]
 
 
 def _children(children: Mapping[str, Any]) -> list[Row]:

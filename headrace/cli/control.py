@@ -48,7 +48,7 @@ def rollback(
 
     loop = options.open_loop(options.load(config))
     try:
-        entry = control.rollback(loop, version, by=_who(), reason=reason, now_us=clock.now_us())
+        entry = control.rollback(loop, version, by=who(), reason=reason, now_us=clock.now_us())
     except (NotFound, InvalidTarget) as refused:
         refused.hint = f"{refused.hint}; {_reachable(loop)}"
         raise
@@ -78,7 +78,7 @@ def pin(
     if (version is None) != off:
         raise typer.BadParameter("name a version, or --off")
     loop = options.open_loop(options.load(config))
-    entry = control.pin(loop, version, by=_who(), reason=reason, now_us=clock.now_us())
+    entry = control.pin(loop, version, by=who(), reason=reason, now_us=clock.now_us())
     if as_json:
         terminal.show_json({"version": entry.seq, "kind": "pin", "to": version})
     elif version is None:
@@ -93,7 +93,9 @@ def down(*, config: options.Config = options.DEFAULT) -> int:
     from headrace import status
 
     loop = options.open_loop(options.load(config))
-    found = [beat for beat in status.heartbeats(loop.store) if beat.role == "up" and beat.living(clock.now_us())]
+    now_us = clock.now_us()
+    ups = (beat for beat in status.heartbeats(loop.store) if beat.role == "up")
+    found = [beat for beat in ups if beat.living(now_us) or beat.silent(now_us)]
     if not found:
         terminal.say("no `headrace up` runs on this root; `headrace status` shows what does")
         return terminal.Code.OK
@@ -110,7 +112,8 @@ def down(*, config: options.Config = options.DEFAULT) -> int:
     raise Busy(f"process {beat.pid} did not end within {STOP_S:.0f} s", hint="look at logs/, then end it by its pid")
 
 
-def _who() -> str:
+def who() -> str:
+    """Of the audit trail."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 

@@ -37,7 +37,7 @@ class Culprits:
     def __init__(self, settings: Settings, stream: str, place: Path | None) -> None:
         self._stream = own = settings.streams[stream]
         self._place = place
-        self._headers: dict[str, tuple[str, ...]] = {}
+        self._headers: dict[str, Lines | None] = {}
         self._features = [
             Feature("time", "time", path_of(own.time), time_unit=own.time_unit, source_zone=own.time_zone)
         ]
@@ -65,22 +65,25 @@ class Culprits:
             return feature.place, _shown(value_at(event, feature.path))
         return (name, _shown(value_at(event, path_of(name)))) if name else ("", "")
 
-    def _header(self, file: str) -> tuple[str, ...]:
-        """The columns of a CSV file; none where lines are JSON."""
+    def _header(self, file: str) -> Lines | None:
+        """The first bytes of a CSV file, with its columns; None where lines are JSON."""
         if self._place is None:
-            return ()
+            return None
         if file not in self._headers:
-            self._headers[file] = ()
+            self._headers[file] = None
             with contextlib.suppress(HeadraceError, OSError):
                 block = source_of(self._stream.source, self._stream.format).read(Span(file, 0, 1, 0, 1))
-                self._headers[file] = (block.header or ()) if isinstance(block, Lines) else ()
+                self._headers[file] = block if isinstance(block, Lines) and block.header else None
         return self._headers[file]
 
 
-def _event(raw: bytes, header: Sequence[str]) -> dict[str, Any] | None:
+def _event(raw: bytes, of: Lines | None) -> dict[str, Any] | None:
     try:
         text = raw.decode("utf-8")
-        found = dict(zip(header, next(csv.reader([text])), strict=False)) if header else json.loads(text)
+        if of is None:
+            found = json.loads(text)
+        else:
+            found = dict(zip(of.header or (), next(csv.reader([text], delimiter=of.separator)), strict=False))
     except (ValueError, StopIteration, csv.Error):
         return None
     return found if isinstance(found, dict) else None

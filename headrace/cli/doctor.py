@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from headrace import clock
 from headrace.address import shown
 from headrace.cli import options, terminal
+from headrace.cli.reason import not_whole
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ def _next_tick(loop: Loop, settings: Settings, *, read: bool) -> Check:
     torn = [one.end["file"] for one in planned.ranges if isinstance(one.end, dict) and "torn" in one.end]
     for file in sorted(set(torn)):
         what += f"; {file} cannot be read to its end: see `headrace quarantine list`"
+    for file in sorted(set(planned.awaited.values())):
+        what += f"; {not_whole(file)}"
     return Check("pipeline", True, what)
 
 

@@ -62,7 +62,9 @@ def gc(
         word = "all (there is no record, or one cannot be read)" if seq is None else f"record {seq} on"
         terminal.show(f"kept of {name}: {word}")
     keeps = settings.retention
-    terminal.say(f"[retention] rollback_s = {keeps.rollback_s:g}, versions_s = {keeps.versions_s:g} say what is kept")
+    terminal.say(
+        f"[retention] rollback_s = {keeps.rollback_s:.15g}, versions_s = {keeps.versions_s:.15g} say what is kept"
+    )
     return terminal.Code.OK
 
 

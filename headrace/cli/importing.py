@@ -9,6 +9,7 @@ import typer
 
 from headrace import clock
 from headrace.cli import options, resident, terminal
+from headrace.cli.control import who
 from headrace.cli.quiet import native_output
 from headrace.errors import ImportRefused
 from headrace.version import VersionRecord
@@ -71,7 +72,7 @@ def import_(
         from training.warmstart import begin, taken
 
         parts = taken(layers, settings, wanted)
-        entry = begin(loop, settings, parts, now_us=clock.now_us())
+        entry = begin(loop, settings, parts, model=str(model), by=who(), now_us=clock.now_us())
     if before is not None and VersionRecord.from_entry(before).checkpoint is not None:
         terminal.say(f"the rows of the import before, version {before.seq}, are left: name all pairs in one import")
     _show_begun(entry, parts, as_json=as_json)
@@ -92,12 +93,15 @@ def _layers(model: Path, named: Mapping[str, tuple[str, list[str]]]) -> dict[str
 
 def _show_begun(entry: Entry, parts: Sequence[Taken], *, as_json: bool) -> None:
     """What the version begins with."""
-    rows = [{"layer": p.layer, "feature": p.feature, "table": p.table, "rows": len(p.ids)} for p in parts]
+    rows = [part.to_json() for part in parts]
     if as_json:
         terminal.show_json({"version": entry.seq, "imported": rows})
         return
     terminal.show(terminal.table([tuple(row.values()) for row in rows], ("layer", "feature", "table", "rows")))
-    terminal.say(f"version {entry.seq} begins with them; what is learned next starts there: `headrace train` or `up`")
+    terminal.say(
+        f"version {entry.seq} begins with them; what is learned next starts there: `headrace train` or `up`; "
+        f"`headrace versions show {entry.seq}` says later what was imported"
+    )
 
 
 def _show(layers: Mapping[str, Layer], settings: Settings, *, as_json: bool) -> int:

@@ -46,7 +46,7 @@ def init(
     _spare([config], force=force, otherwise="name another file with -c")
     text, notes = _guessed(source, config) if source else (_to_fill_in(), [])
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(text, encoding="utf-8")
+    _write(config, text)
     if as_json:
         terminal.show_json({"path": str(config), "guessed_from": source or None, "notes": notes})
         return terminal.Code.OK
@@ -55,6 +55,16 @@ def init(
     named = _named(config)
     terminal.say(f"wrote {config}; read it, then: headrace config check{named} && headrace backtest{named}")
     return terminal.Code.OK
+
+
+def _write(config: Path, text: str) -> None:
+    """Whole or not at all: a full disk leaves the settings that are there."""
+    aside = config.with_name(f".{config.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(config)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _list(*, as_json: bool) -> int:

@@ -12,6 +12,7 @@ from headrace.cli import options, resident, terminal
 from headrace.cli.journal import journal
 from headrace.cli.observe import observed
 from headrace.cli.quiet import native_output
+from headrace.cli.reason import not_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +140,20 @@ def _tell_waiting(other: Heartbeat) -> None:
 
 def _plan(plan: dict[str, Any]) -> str:
     size = f"about {plan['bytes']:,} bytes" if plan["bytes"] else "no new events, but rows fall due"
-    lines = [f"record {plan['seq']}: {size}" if plan["due"] else "nothing to do: every source is read to its end"]
-    lines += [f"  {part['stream']}/{part['partition']}: {part['from']} to {part['to']}" for part in plan["ranges"]]
+    idle = "every source is read to its end" if plan["complete"] else "a source does not answer at present"
+    idle = "what is left is not whole" if plan["awaited"] else idle
+    lines = [f"record {plan['seq']}: {size}" if plan["due"] else f"nothing to do: {idle}"]
+    for part in plan["ranges"]:
+        key = f"{part['stream']}/{part['partition']}"
+        lines.append(f"  {key}: {_position(part['from'])} to {_position(part['to'])}")
+        if key in plan["awaited"]:
+            lines.append(f"    {not_whole(plan['awaited'][key])}")
     return "\n".join(lines)
+
+
+def _position(at: Any) -> str:
+    """Such as `a.jsonl at 4,711`; of sources that are no files as they say it."""
+    if not isinstance(at, dict) or not {"file", "offset"} <= at.keys():
+        return str(at)
+    torn = f", what lies behind it cannot be read ({at['torn']:,} bytes in all)" if "torn" in at else ""
+    return f"{at['file']} at {at['offset']:,}{torn}" if at["file"] else "the beginning"

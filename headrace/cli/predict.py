@@ -127,7 +127,7 @@ def parse(arguments: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:
 
 def _value(name: str, text: str, kind: str) -> Any:
     if kind == "ids":
-        return [text.split(",") if text else []]
+        return [_list(name, text) if text.startswith("[") else text.split(",") if text else []]
     if not text:
         return None
     if kind not in ("number", "bucket"):
@@ -140,6 +140,21 @@ def _value(name: str, text: str, kind: str) -> Any:
             hint=f"for example `{name}=1.5`; where it is not known: `{name}=`",
             feature=name,
         ) from None
+
+
+def _list(name: str, text: str) -> list[Any]:
+    """A list as JSON has it. What only looks like one would be taken for ids that nobody knows."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, list):
+        raise InvalidRequest(
+            f"feature {name!r}: {text!r} is no list",
+            hint=f"for example `{name}=a,b`; for ids that begin with [, the whole request as JSON",
+            feature=name,
+        )
+    return found
 
 
 def _json(text: str, *, where: str) -> dict[str, Any]:

@@ -157,8 +157,6 @@ class Prober:
 
     def append(self) -> Probe:
         """Appends the events of one fresh value."""
-        from headrace.cli.probe_appends import append
-
         self._count += 1
         name = f"probe-{self._nonce}-{self._count}"
         now_us = clock.now_us()
@@ -168,9 +166,9 @@ class Prober:
         due_us = now_us + int(self.wait_s * 1e6)
         asked = self._others(self._like)
         made = Probe(name, f"{name}-control", self._label, now_us, due_us, self._feature.name, asked)
-        append(self._places["impression"].file, impressions)
+        self._places["impression"].append(impressions)
         if feedback:
-            append(self._places[self._settings.feedback_name].file, feedback)
+            self._places[self._settings.feedback_name].append(feedback)
         self.open.append(made)
         return made
 

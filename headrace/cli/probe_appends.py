@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,33 +28,65 @@ MOST_RECENT = 100
 
 @dataclass(frozen=True)
 class Place:
-    """The newest file of a stream's source, and its last whole events, newest first, which probes are made from."""
+    """Where a stream's log grows, and its last whole events, newest first, which probes are made from."""
 
-    file: Path
-    recent: tuple[dict[str, Any], ...]
+    stream: str
+    source: Path
+    format: str
+    recent: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def file(self) -> Path | None:
+        """The newest file, None where there is none. A log that rotates has another one at every look: what is appended
+        to the one before stands behind the cursor, and stops the pipeline."""
+        file = _newest(self.source)
+        if file is not None and not _takes_lines(file, self.format):
+            raise _no_lines(self.stream, str(file))
+        return file
+
+    def append(self, events: Sequence[dict[str, Any]]) -> None:
+        """One write of whole lines to the newest file: other writers' lines stay whole beside it."""
+        file = self.file
+        if file is None:
+            raise _no_events(self.stream, self.source)
+        text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events)
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
 
 
 def places_of(settings: Settings) -> dict[str, Place]:
     """Of both streams. NotImplementedYet for sources that are not local JSON lines, SettingsError for empty ones."""
     found = {}
-    for name, place in places(settings).items():
+    for name, source in places(settings).items():
         stream = settings.streams[name]
-        file = None if place is None or MARK in stream.source else _newest(place)
-        if place is None or MARK in stream.source or (file is not None and not _takes_lines(file, stream.format)):
-            raise NotImplementedYet(
-                f"[streams.{name}] source = '{stream.source}': probes are appended to local files of JSON lines only",
-                hint="watch `headrace status`: freshness_s is there for every source",
-                stream=name,
-            )
+        if source is None or MARK in stream.source:
+            raise _no_lines(name, stream.source)
+        place = Place(name, source, stream.format)
+        file = place.file
         recent = () if file is None else tuple(islice(_last_events(file, stream.where), MOST_RECENT))
-        if file is None or not recent:
-            raise SettingsError(
-                f"[streams.{name}] source: {place} has no event yet that a probe could look like",
-                hint="let the log grow first",
-                stream=name,
-            )
-        found[name] = Place(file, recent)
+        if not recent:
+            raise _no_events(name, source)
+        found[name] = replace(place, recent=recent)
     return found
+
+
+def _no_lines(stream: str, source: str) -> NotImplementedYet:
+    return NotImplementedYet(
+        f"[streams.{stream}] source = '{source}': probes are appended to local files of JSON lines only",
+        hint="watch `headrace status`: freshness_s is there for every source",
+        stream=stream,
+    )
+
+
+def _no_events(stream: str, source: Path) -> SettingsError:
+    return SettingsError(
+        f"[streams.{stream}] source: {source} has no event yet that a probe could look like",
+        hint="let the log grow first",
+        stream=stream,
+    )
 
 
 def _takes_lines(file: Path, format: str) -> bool:  # noqa: A002  (the word of the settings)
@@ -117,13 +149,3 @@ def time_in(unit: str | None, now_us: int) -> Any:
     if unit in ("s", "ms", "us", "ns"):
         return {"s": now_us / clock.SECOND_US, "ms": now_us // 1_000, "us": now_us, "ns": now_us * 1_000}[unit]
     return clock.iso(now_us)[:-1] + f".{now_us % clock.SECOND_US:06d}Z"
-
-
-def append(file: Path, events: Sequence[dict[str, Any]]) -> None:
-    """One write of whole lines: other writers' lines stay whole beside it."""
-    text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events)
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 The first that holds, from the sources on; "" where nothing is in the way:
 
-1. a stage does not run, or says a problem of its own
+1. a stage does not run, gives no sign, or says a problem of its own
 2. rows wait: the trainer loads, or no trigger is due, or its newest decision was to hold them, or windows are not
    closed yet
 3. no rows wait: a tenth of what a partition had came too late, one holds the watermark back, or nothing new came
@@ -31,26 +31,47 @@ def reason(state: Mapping[str, Any], *, now_us: int, train: TrainSettings) -> st
     """train: what the settings say of when rows are learned."""
     shards = state["shards"]
     if shards is None or not state["waiting_rows"]:
-        return _missing(state, "pipeline") or (_quiet(shards, now_us) if shards else "no event was read yet")
+        return _missing(state, "pipeline") or _quiet(state, now_us)
     return _missing(state, "trainer") or _triggers(state, train, now_us) or _held(state) or _windows(state, train.on)
 
 
 def _missing(state: Mapping[str, Any], role: str) -> str:
     """What keeps a stage from its work."""
-    living = [process for process in state["processes"] if process["role"] == role and process["living"]]
-    if not living and _starting(state, role):
-        return f"the {role} loads its libraries (10 to 30 s)"
-    if not living:
-        waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
-        return f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
-    problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
-    return f"{role}: {problem}" if problem else ""
+    mine = [process for process in state["processes"] if process["role"] == role]
+    living = [process for process in mine if process["living"]]
+    if living:
+        problem = next((process["info"]["problem"] for process in living if process["info"].get("problem")), "")
+        return f"{role}: {problem}" if problem else ""
+    silent = next((process for process in mine if process.get("silent")), None)
+    if silent is not None:
+        return (
+            f"the {role} (process {silent['pid']}) gives no sign since {clock.iso(silent['at_us'])}: is it stopped, or "
+            "the disk full? `headrace doctor` looks"
+        )
+    waiting = f"{state['waiting_rows']:,} rows wait, and " if state["waiting_rows"] else ""
+    return _supervised(state, role, waiting) or f"{waiting}no {role} runs: `headrace up`, or `{RUN[role]}`"
 
 
-def _starting(state: Mapping[str, Any], role: str) -> bool:
-    """Whether a living `headrace up` has started it."""
+def _supervised(state: Mapping[str, Any], role: str, waiting: str) -> str:
+    """What a living `headrace up` says of a child that gives no sign; "" where it has none."""
     ups = (process for process in state["processes"] if process["role"] == "up" and process["living"])
-    return any(up["info"].get("children", {}).get(role, {}).get("state") == "running" for up in ups)
+    child = next((up["info"]["children"][role] for up in ups if role in up["info"].get("children", {})), None)
+    if child is None:
+        return ""
+    told = (words for words in child["last_words"] if words.startswith(("error:", "fix:")))
+    error = "; ".join(words.removeprefix("error: ") for words in told) or f"see {child['log']}"
+    return {
+        "running": f"the {role} loads its libraries (10 to 30 s)" + _again(child),
+        "pausing": f"{waiting}the {role} died and is started again: {error}",
+        "failed": f"{waiting}the {role} failed: {error}; then start `headrace up` again",
+    }.get(child["state"], "")
+
+
+def _again(child: Mapping[str, Any]) -> str:
+    """Of one that does not start for the first time."""
+    if not child.get("restarts"):
+        return ""
+    return f", after {child['restarts']} restarts; the last exit code is {child['exit_code']}: see {child['log']}"
 
 
 def _held(state: Mapping[str, Any]) -> str:
@@ -72,8 +93,22 @@ def _windows(state: Mapping[str, Any], on: str) -> str:
     return f"windows are learned once closed; closed up to {clock.iso(state['shards']['closed_us'])}"
 
 
-def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
+def not_whole(file: str) -> str:
+    """Of the last file of a source, which may be being written."""
+    return f"{file} is not whole: it is waited for until it is, or a later file is there"
+
+
+def _quiet(state: Mapping[str, Any], now_us: int) -> str:
     """The pipeline lives and no row waits: what it waits for."""
+    shards = state["shards"]
+    pipelines = (
+        process["info"] for process in state["processes"] if process["role"] == "pipeline" and process["living"]
+    )
+    awaited = "".join(
+        f"; {not_whole(file)}" for info in pipelines for file in sorted({*info.get("awaited", {}).values()})
+    )
+    if not shards:
+        return f"no event was read yet{awaited}"
     for name, counts in shards["events"].items():
         late = counts.get("late", 0)
         if late > LATE * counts["read"]:
@@ -81,7 +116,7 @@ def _quiet(shards: Mapping[str, Any], now_us: int) -> str:
             return f"{passed}: see disorder_s and lateness_s of [pipeline]"
     since_us = shards["committed_at_us"]
     if now_us - since_us >= QUIET_S * clock.SECOND_US:
-        return f"shard log has nothing new since {clock.iso(since_us)}"
+        return f"shard log has nothing new since {clock.iso(since_us)}{awaited}"
     behind = held_by(shards["clocks"])
     if behind is None:
         return ""

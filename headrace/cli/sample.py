@@ -105,7 +105,7 @@ def _csv(block: Lines) -> pa.Table:
     _require_names(names, block.file)
     if not block.data.strip() or not names:
         return pa.table({})
-    parse = csv.ParseOptions(invalid_row_handler=lambda _: "skip")
+    parse = csv.ParseOptions(delimiter=block.separator, invalid_row_handler=lambda _: "skip")
     convert = csv.ConvertOptions(strings_can_be_null=True)
     read = csv.ReadOptions(block_size=BYTES, column_names=[str(number) for number in range(len(names))])
     data = io.BytesIO(block.data.decode("utf-8", "replace").encode())  # Arrow cannot skip a line that is not UTF-8

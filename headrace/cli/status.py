@@ -108,6 +108,7 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
             "pid": beat.pid,
             "at_us": beat.at_us,
             "living": beat.living(now_us),
+            "silent": beat.silent(now_us),
             "info": beat.info,
         }
         for beat in (beats.heartbeats(loop.store) if loop else ())

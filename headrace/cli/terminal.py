@@ -155,10 +155,14 @@ def report_defect(error: BaseException, *, as_json: bool, debug: bool) -> int:
     if debug:
         say(trace)
     path = Path(tempfile.gettempdir()) / f"headrace-error-{time.strftime('%Y%m%dT%H%M%S')}.log"
-    path.write_text(trace, encoding="utf-8")
     hint = f"this is a defect of headrace: please report it with {path} (or see it at once: `headrace --debug …`)"
+    context = {"report": str(path)}
+    try:
+        path.write_text(trace, encoding="utf-8")
+    except OSError:
+        hint, context = "this is a defect of headrace: please report it with what `headrace --debug …` shows", {}
     if as_json:
-        show_json({"error": "unexpected", "message": text, "hint": hint, "context": {"report": str(path)}})
+        show_json({"error": "unexpected", "message": text, "hint": hint, "context": context})
     elif _AS_LINES:
         _failed(text, "unexpected", hint)
     else:

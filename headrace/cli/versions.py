@@ -125,7 +125,7 @@ def _row(record: VersionRecord, later: Sequence[VersionRecord]) -> tuple[object,
     measured = [terminal.figure(record.evaluation.get("live", {}).get(name)) for name in ("log_loss", "auc")]
     return (
         record.version,
-        record.kind,
+        "start (import)" if record.gate.get("action") == "import" else record.kind,
         made,
         until,
         record.digest.get("rows", 0),

@@ -130,7 +130,7 @@ def _default_hint(location: Location, model: type[BaseModel]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def place(location: Location) -> str:

@@ -29,15 +29,19 @@ def load(path: str | Path) -> Settings:
     """The settings in a file. SettingsError names file, section and key."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"there is no settings file {path}",
             hint="`headrace init` writes one; -c names another",
             file=str(path),
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8: {error}", hint="save it as UTF-8", file=str(path)) from error
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror}", hint="name a file that may be read with -c", file=str(path)
+        ) from error
     return parse(text, file=str(path), folder=path.absolute().parent)
 
 

@@ -197,6 +197,6 @@ def _check_label(label: LabelSettings, name: str, feedback: StreamSettings) -> N
         )
     if label.wait_s > label.attribution_s:
         raise SettingsError(
-            f"[label] wait_s = {label.wait_s:g} is longer than attribution_s = {label.attribution_s:g}",
+            f"[label] wait_s = {label.wait_s:.15g} is longer than attribution_s = {label.attribution_s:.15g}",
             hint="attribution_s is the longest delay at which feedback still counts: make it at least wait_s",
         )

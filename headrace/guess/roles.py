@@ -28,7 +28,8 @@ LABEL_TIME: Final = re.compile(r"label|outcome|feedback|click|convert|result|end
 
 FULL: Final = 0.95
 """A column that so many events have is always there: a few broken lines say nothing about the others."""
-YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "t", "f", "positive", "negative", "ok"})
+YES: Final = frozenset({"yes", "y", "true", "t", "positive"})
+NO: Final = frozenset({"no", "n", "false", "f", "negative", "ok"})
 
 NICE_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
 
@@ -155,9 +156,14 @@ def _nearly_label(columns: Mapping[str, Column]) -> str:
     """What could be the label if it were written otherwise."""
     for column in columns.values():
         values = [str(value) for value in values_of(column)] if column.what == "text" and column.distinct <= 3 else []
-        if len({value.lower() for value in values} & YES_NO) >= 2:
+        yes = [value for value in values if value.lower() in YES]
+        if yes and any(value.lower() in NO for value in values):
             said = ", ".join(f"'{value}'" for value in values)
-            return f"'{column.name}' says {said}: write 1 and 0, or true and false"
+            pick = f'where = {{ {column.name} = "{yes[0]}" }} and mode = "implicit"'
+            return (
+                f"'{column.name}' says {said}: write 1 and 0, or true and false; or fill in a file in which feedback "
+                f"is what says {yes[0]}: {pick}"
+            )
     return _like(columns, re.compile("|".join(rf"^{name}$" for name in LABEL_NAMES), re.IGNORECASE))
 
 
@@ -183,7 +189,10 @@ def _id(columns: Mapping[str, Column], times: list[Column]) -> Column:
             f"'{c.name}' has {c.distinct:,} values in {len(c.values):,} events, {c.present.mean():.0%} filled"
             for c in near
         ]
-        wanted = "a column that differs between impressions and is the same in their feedback"
+        wanted = (
+            "a column that differs between impressions and is the same in their feedback; where rows have none, write"
+            " one, such as the machine and the time in one text"
+        )
         raise _nothing("id", wanted, "; ".join(why[:2]))
     return min([*named, *unique], key=lambda column: (_rank(column, ID_NAMES), -column.distinct))
 

@@ -35,7 +35,8 @@ SPAN_BYTES = 4 << 20
 class Reach:
     """How far to read: `[committed, position)` holds about `size` bytes; `caught_up`: nothing lies behind it.
 
-    `aside`: to be given to `reach` from the next record on; None = what was given before.
+    `aside`: to be given to `reach` from the next record on; None = what was given before. `awaited`: the file that is
+    not whole as it is, and may become so.
     """
 
     position: Any
@@ -43,6 +44,7 @@ class Reach:
     size: int
     caught_up: bool
     aside: Any = None
+    awaited: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Span:
 class Lines:
     """Whole lines of text; `start` is the offset of the first byte. `header`: column names of CSV, None for JSON.
 
-    `offsets`: of each line, where they do not follow each other in the file.
+    `separator`: what stands between the fields of CSV. `offsets`: of each line, where they do not follow each other in
+    the file.
     """
 
     data: bytes
@@ -84,6 +87,7 @@ class Lines:
     start: int
     header: tuple[str, ...] | None = None
     offsets: tuple[int, ...] | None = None
+    separator: str = ","
 
 
 @dataclass(frozen=True)

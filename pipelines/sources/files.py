@@ -59,7 +59,7 @@ ASKED = 1000
 NOTHING: Mapping[str, int] = {}
 FORMATS = {
     **dict.fromkeys(["json", "jsonl", "ndjson"], "json"),
-    "csv": "csv",
+    **dict.fromkeys(["csv", "tsv"], "csv"),
     **dict.fromkeys(["parquet", "pq"], "parquet"),
     **dict.fromkeys(["arrow", "arrows", "feather", "ipc"], "arrow"),
     "avro": "avro",
@@ -194,12 +194,13 @@ class FileSource:
         names = list(sizes)
         names = names[bisect_left(names, committed["file"]) :]
         passed: dict[str, int] = {}
-        at, total, caught_up = committed, 0, True
+        at, total, caught_up, awaited = committed, 0, True, ""
         for name in names:
             before: dict[str, Any] = committed if name == committed["file"] else {"file": name, "offset": 0}
             final = drain or name != names[-1]
             extent = self._files(name).end(self._path(name), sizes[name], before["offset"], final=final)
             if extent is None:
+                awaited = name
                 break
             if at["file"] and at["file"] != name:
                 passed[at["file"]] = sizes[at["file"]]
@@ -211,7 +212,7 @@ class FileSource:
         seen = said if said and "whole" in said and at == committed else self._seen(at, sizes)
         about = {key: seen[key] for key in ("file", "size", "whole", "hash")}
         identity = {**about, "passed": passed, "recent": past.recent, "gone": past.gone}
-        return Reach(at, identity, total, caught_up, past.aside)
+        return Reach(at, identity, total, caught_up, past.aside, awaited)
 
     def _seen(self, at: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
         """What the identity says of the file of a position."""

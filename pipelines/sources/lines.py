@@ -1,6 +1,8 @@
 """Text files as lines: where the complete lines end, where to cut them, how to read a piece.
 
 Offsets are bytes. A piece owns the lines that start in it, so any cut of a file into pieces reads every line once.
+
+The header of a CSV file says what separates its fields: the first of `SEPARATORS` that makes several columns of it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ __all__ = ["LineFiles"]
 
 SCAN_BYTES = 64 << 10
 HEADER_BYTES = 1 << 20
+SEPARATORS = ",;\t|"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -78,7 +81,8 @@ class LineFiles:
         if span.low == span.start == 0:
             first = data.find(b"\n") + 1 or len(data)
             data, start = data[first:], start + first
-        return Lines(data, span.file, start, self._header(path))
+        header, separator = self._header(path)
+        return Lines(data, span.file, start, header, separator=separator)
 
     def at(
         self, path: str, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None
@@ -87,17 +91,21 @@ class LineFiles:
         del columns  # lines are read whole
         lines = [raws[start] if start in raws else self._line(path, start) for start in offsets]
         data = b"".join(line + b"\n" for line in lines)
-        return Lines(data, file, 0, self._header(path) if self.csv else None, tuple(offsets))
+        header, separator = self._header(path) if self.csv else (None, "")
+        return Lines(data, file, 0, header, tuple(offsets), separator)
 
     def _line(self, path: str, start: int) -> bytes:
         end = self._newline_after(path, start, int(self.fs.size(path)))
         line: bytes = self.fs.cat_file(path, start, end)
         return line.removesuffix(b"\n")
 
-    def _read_header(self, path: str) -> tuple[str, ...]:
+    def _read_header(self, path: str) -> tuple[tuple[str, ...], str]:
+        """(names of the columns, what separates them)."""
         line = self.fs.cat_file(path, 0, HEADER_BYTES).removeprefix(BOM).split(b"\n", 1)[0]
         try:
-            return tuple(next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), []))
+            text = [line.decode("utf-8", "replace").rstrip("\r")]
+            found = [(tuple(next(csv.reader(text, delimiter=mark), [])), mark) for mark in SEPARATORS]
+            return next((one for one in found if len(one[0]) > 1), found[0])
         except csv.Error as error:
             raise SourceError(
                 f"the first line of {path} does not name columns, as that of CSV does: {error}",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +142,49 @@ def test_a_defect_is_one_line_and_a_report_never_a_traceback(
     report = said.split("report it with ")[1].split(" ")[0]
     with open(report) as file:  # noqa: PTH123  the name is text here
         assert "ZeroDivisionError" in file.read()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.html")
+
+    monkeypatch.setattr(status.options, "load", full)
+    assert run(["status", *(["--json"] if as_json else [])]) == 1
+    said = capsys.readouterr()
+    if as_json:
+        error = json.loads(said.out)
+        assert (error["error"], error["message"]) == ("store.full", "report.html: No space left on device")
+    else:
+        assert said.err.startswith("error: report.html: No space left on device\n  fix: free space on that disk")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace.cli", "init", "--template", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_defect_is_told_where_no_report_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(status.options, "load", broken)
+    monkeypatch.setattr(terminal.tempfile, "gettempdir", lambda: str(tmp_path / "gone"))
+    assert run(["status"]) == 1
+    assert "report it with what `headrace --debug …` shows" in capsys.readouterr().err
 
 
 def test_interrupts_end_with_130_and_a_word(

@@ -7,6 +7,8 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from settings import PRICE, USER, settings_text
 
@@ -184,6 +186,29 @@ def test_doctor_names_a_file_whose_end_cannot_be_read(folder: Path, capsys: pyte
         capsys.readouterr()
         run(["doctor"])
         assert ("; events.jsonl.gz cannot be read to its end" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_last_file_that_is_not_whole_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], *, late: bool
+) -> None:
+    """It is waited for; a later file ends that."""
+    (folder / "in").mkdir()
+    change(folder, '"events.jsonl"', '"in/"')
+    both = [event | {"clicked": event["at"] + 1} for event in EVENTS]
+    write(folder, both)
+    table = pa.Table.from_pylist(both)
+    pq.write_table(table, folder / "in" / "a.parquet")
+    (folder / "in" / "b.parquet").write_bytes((folder / "in" / "a.parquet").read_bytes()[:-9])
+    if late:
+        pq.write_table(table, folder / "in" / "c.parquet")
+    assert run(["pipeline", "run", "--once"]) == 0
+    capsys.readouterr()
+    for command in (["pipeline", "plan"], ["doctor"]):
+        run(command)
+        assert ("b.parquet is not whole: it is waited for" in capsys.readouterr().out) == (not late)
+    assert run(["pipeline", "plan"]) == 0
+    assert ("every source is read to its end" in capsys.readouterr().out) == late
 
 
 def test_ports_out_of_range_are_a_usage_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

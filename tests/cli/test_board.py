@@ -77,3 +77,20 @@ def test_without_a_terminal_each_line_is_said_once(capsys) -> None:
 def test_a_problem_of_the_store_is_shown() -> None:
     state = {"loop": "feed", "problem": {"message": "the disk is gone", "hint": "mount it"}}
     assert ("fix", "mount it") in board.rows_of(state)
+
+
+def test_from_outside_a_child_that_failed_is_told_by_up_that_runs() -> None:
+    sign = {"host": "a1", "pid": 7, "at_us": 1_000_000, "silent": False}
+    child = STATE["children"]["trainer"] | {"state": "failed", "restarts": 0}
+    up = {"role": "up", "living": True, "info": {"children": {"trainer": child}}, **sign}
+    dead = {"role": "trainer", "living": False, "info": {}, **sign}
+    quiet = {"role": "server", "living": False, "info": {}, **sign, "silent": True}
+    state = {name: value for name, value in STATE.items() if name != "children"} | {"processes": [dead, quiet, up]}
+    rows = board.rows_of(state)
+    assert [text.split("  ")[0] for name, text in rows if name == "trainer"] == [
+        "FAILED (exit code 1): mend it, then start `headrace up` again"
+    ]
+    assert ("", "error: no room") in rows
+    assert [text.split()[0] for name, text in rows if name == "server"] == ["silent"]
+    gone = board.rows_of(state | {"processes": [dead, up | {"living": False}]})
+    assert [text.split()[0] for name, text in gone if name == "trainer"] == ["gone"]

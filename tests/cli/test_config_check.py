@@ -190,3 +190,15 @@ def test_a_second_pipeline_is_refused_before_beam_starts(folder: Path, capsys: p
     said = capsys.readouterr().err
     assert "another pipeline runs on this root" in said
     assert "it reads what is new by itself" in said
+
+
+def test_a_value_in_csv_with_semicolons_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["type;id;at;user;price", "impression;b;1700000001;u1;1,5", "click;a;1700000003;;"]
+    lines += [f"impression;{n};1700000000;u0;2" for n in range(9)]
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    (folder / "headrace.toml").write_text(
+        SETTINGS.replace("events.jsonl", "events.csv").replace('path = "item.price"', 'column = "price"')
+    )
+    said = checked(capsys, 0)
+    assert "refused 1 (wrong_type)" in said
+    assert 'price = "1,5"' in said

@@ -77,7 +77,16 @@ def test_it_begins_a_loop(capsys: pytest.CaptureFixture[str], folder: Path) -> N
     with np.load(folder / "loop" / record.checkpoint.path) as arrays:
         assert arrays["table/linear/weights"].shape == (6, 1)
     assert run(["log", "verify", "--deep"]) == 0
-    assert run(["versions", "show"]) == 0
+    capsys.readouterr()
+    assert run(["versions", "show", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["gate"]
+    assert (told["action"], told["model"], [one["layer"] for one in told["taken"]]) == (
+        "import",
+        "old.keras",
+        ["words", "numbered"],
+    )
+    assert run(["versions", "list"]) == 0
+    assert "start (import)" in capsys.readouterr().out
 
 
 def test_another_import_says_what_it_leaves_and_a_mark_of_utf_8_is_no_text(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,3 +180,20 @@ def test_the_ads_learn_conversions_as_their_comments_say(
 
 def test_examples_hold_the_templates_and_the_demo() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*templates.NAMES, "demo"}
+
+
+def test_settings_that_cannot_be_written_leave_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk, where a file can be made and nothing be written into it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headrace.toml").write_text("mine")
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert run(["init", "--force"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("headrace.toml", "mine")]

@@ -53,6 +53,9 @@ def test_what_cannot_be_a_request_is_explained(arguments: list[str], part: str) 
 
 
 def test_nothing_after_the_equals_sign_is_a_missing_value() -> None:
+    assert parse(['tags=["a","b"]'], KINDS) == parse(["tags=a,b"], KINDS)
+    with pytest.raises(InvalidRequest, match=r"feature 'tags': '\[a,b\]' is no list"):
+        parse(["tags=[a,b]"], KINDS)
     assert parse(["user=", "price=", "tags="], KINDS) == {"user": None, "price": None, "tags": [[]]}
 
 

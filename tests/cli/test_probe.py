@@ -8,9 +8,10 @@ from settings import USER, settings_text
 
 from headrace import config
 from headrace.cli.probe import Prober, candidates_of
-from headrace.cli.probe_appends import append, places_of
+from headrace.cli.probe_appends import places_of
 from headrace.cli.probe_figures import Commit, Probe, percentile, stages_of, summary
 from headrace.errors import NotImplementedYet, SettingsError
+from pipelines.sources.files import FileSource
 
 S = 1_000_000
 
@@ -81,8 +82,28 @@ def test_probes_look_like_the_newest_whole_events(tmp_path):
     (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
     places = places_of(settings_in(tmp_path))
     assert places["impression"].recent == ({"id": 7, "ts": 8, "user": "w"}, {"id": 1, "ts": 2, "user": "u"})
-    append(places["click"].file, [{"id": 5, "ts": 6}, {"id": 7, "ts": 8}])
+    places["click"].append([{"id": 5, "ts": 6}, {"id": 7, "ts": 8}])
     assert [json.loads(line)["id"] for line in places["click"].file.read_text().splitlines()] == [1, 5, 7]
+
+
+def test_probes_go_where_the_log_grows_now(tmp_path):
+    """A folder gets a new file while probes run: one in the file before would stop the pipeline."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"id":1,"ts":2,"user":"u"}\n')
+    (tmp_path / "clicks.jsonl").write_text('{"id":1,"ts":3}\n')
+    place = places_of(settings_in(tmp_path, "in/"))["impression"]
+    source = FileSource(str(tmp_path / "in"))
+    at = source.first("files")
+    for name in ("a.jsonl", "b.jsonl"):
+        with (tmp_path / "in" / name).open("a") as log:
+            log.write('{"id":5,"ts":2,"user":"u"}\n')
+        read = source.reach("files", at, None, max_bytes=1 << 20, drain=False)
+        place.append([{"id": 7, "ts": 8, "user": "u"}])
+        at = source.reach("files", read.position, read.identity, max_bytes=1 << 20, drain=False).position
+    assert (tmp_path / "in" / "b.jsonl").read_text().count("\n") == 2
+    (tmp_path / "in" / "c.jsonl.gz").touch()
+    with pytest.raises(NotImplementedYet, match=r"c\.jsonl\.gz.*JSON lines only"):
+        place.append([{"id": 9, "ts": 8, "user": "u"}])
 
 
 def test_other_sources_and_empty_ones_are_refused(tmp_path):

@@ -70,6 +70,14 @@ def shards_with_late(late: int) -> dict[str, Any]:
             "version 8 held what it was to learn: G1: 3e-4 apart",
         ),
         ({"shards": shards(committed_at_us=NOW - 11 * S)}, "shard log has nothing new since 2026-09-21T14:13:09Z"),
+        (
+            {
+                "shards": shards(committed_at_us=NOW - 11 * S),
+                "processes": [process("pipeline", awaited={"impression/0": "b.avro", "click/3": "b.avro"})],
+            },
+            ("shard log has nothing new since 2026-09-21T14:13:09Z; b.avro is not whole: it is waited for until it is, "
+            "or a later file is there"),
+        ),
         ({"shards": shards(clocks=clocks(5, 95))}, "watermark held by click/3 since 2026-09-21T14:11:45Z"),
         ({"shards": shards(clocks=clocks(5, NOW / S))}, "watermark held by click/3 which has had no event yet"),
     ],
@@ -84,15 +92,45 @@ def test_a_dead_process_is_none() -> None:
 
 
 def test_a_process_that_loads_is_not_missing() -> None:
-    up = process("up", children={"trainer": {"state": "running"}})
+    up = process("up", children={"trainer": {"state": "running", "last_words": [], "log": "logs/trainer.log"}})
     assert (
         reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE)
         == "the trainer loads its libraries (10 to 30 s)"
     )
-    up["info"]["children"]["trainer"]["state"] = "pausing"
+    up["info"]["children"]["trainer"] |= {"restarts": 5, "exit_code": 1}
+    assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE) == (
+        "the trainer loads its libraries (10 to 30 s), after 5 restarts; the last exit code is 1: see logs/trainer.log"
+    )
+    up["living"] = False
     assert reason(state(waiting_rows=5, processes=[up]), now_us=NOW, train=AT_ONCE).startswith(
         "5 rows wait, and no trainer runs"
     )
+
+
+@pytest.mark.parametrize(
+    ("fate", "words", "expected"),
+    [
+        (
+            "failed",
+            ["error: the features changed", "fix: drain first", "code: config.invalid"],
+            "the pipeline failed: the features changed; fix: drain first; then start `headrace up` again",
+        ),
+        ("pausing", ["error: no room"], "the pipeline died and is started again: no room"),
+        ("pausing", ["INFO pipeline.ready"], "the pipeline died and is started again: see logs/pipeline.log"),
+        ("ended", [], "no pipeline runs: `headrace up`, or `headrace pipeline run`"),
+    ],
+)
+def test_what_up_knows_of_a_child_that_is_not_there(fate: str, words: list[str], expected: str) -> None:
+    """Advice to start `headrace up` would be wrong: it runs."""
+    up = process("up", children={"pipeline": {"state": fate, "last_words": words, "log": "logs/pipeline.log"}})
+    assert reason(state(processes=[up]), now_us=NOW, train=AT_ONCE) == expected
+
+
+def test_a_silent_process_is_not_one_to_start_again() -> None:
+    quiet = process("pipeline") | {"living": False, "silent": True, "pid": 7, "at_us": NOW - 60 * S}
+    said = reason(state(processes=[quiet]), now_us=NOW, train=AT_ONCE)
+    assert said.startswith("the pipeline (process 7) gives no sign since 2026-09-21T14:12:20Z")
+    assert "headrace doctor" in said
 
 
 def test_windows_are_waited_for_only_where_they_are_learned() -> None:

@@ -34,6 +34,11 @@ def test_values_of_no_prevailing_type_are_text(tmp_path: Path) -> None:
     assert str(sample_of(str(tmp_path / "events.jsonl")).schema.field("x").type) == "string"
 
 
+def test_csv_is_separated_as_its_header_is(tmp_path: Path) -> None:
+    (tmp_path / "events.tsv").write_text("id\tname\n1\ta,b\n2\tc\n")
+    assert sample_of(str(tmp_path / "events.tsv")).to_pylist() == [{"id": 1, "name": "a,b"}, {"id": 2, "name": "c"}]
+
+
 def test_odd_fields_do_not_make_numbers_text(tmp_path: Path) -> None:
     lines = ["id,price,name", *(f"{i},{i / 4},n{i}" for i in range(100)), "x,cheap,n", "1,2", "7,,n"]
     (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")

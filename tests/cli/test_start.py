@@ -67,3 +67,21 @@ def test_reading_commands_import_nothing_heavy(folder: Path, arguments: list[str
     done = seen(folder, arguments)
     assert "modules []" in done.stderr, done.stderr
     assert not (folder / "loop").exists(), "looking must not make a loop"
+
+
+INTERRUPTED = """
+import sys
+class Typing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "headrace.cli.status":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Typing())
+sys.argv = ["headrace", "status"]
+from headrace.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from dataclasses import asdict, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from settings import settings_text
 
-from headrace import config
+from headrace import clock, config
+from headrace import status as beats
+from headrace.cli.app import run
 from headrace.cli.status import state_of
 from headrace.loop import open_loop
 from headrace.store import open_store
@@ -120,3 +123,18 @@ def test_watch_prints_a_line_a_second_and_ends_at_ctrl_c(folder: Path) -> None:
     assert watching.returncode == 0
     assert "Traceback" not in talk
     assert not (folder / "loop").exists(), "looking must not make a loop"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says when a process began")
+def test_down_ends_an_up_that_cannot_say_that_it_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a full disk: its last sign is out of date, and its process is there."""
+    loop = open_loop(open_store(config.load(folder / "headrace.toml").loop.root), "feed")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        last = replace(beats.beat(loop.store, "up", {}, clock.now_us() + 60 * clock.SECOND_US), pid=process.pid)
+        loop.store.overwrite(loop.store.list("status")[0], json.dumps(asdict(last)).encode())
+        threading.Thread(target=process.wait, daemon=True).start()  # as its parent, or it stays a zombie
+        assert run(["down"]) == 0
+        assert "stopped" in capsys.readouterr().err
+        assert process.wait() == -signal.SIGTERM
+        assert run(["down"]) == 0
+        assert "no `headrace up` runs" in capsys.readouterr().err

@@ -247,8 +247,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "headrace init" in error.value.hint
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match=r"binary\.toml cannot be read"):
+    with pytest.raises(SettingsError, match=r"binary\.toml is not UTF-8") as error:
         config.load(binary)
+    assert error.value.hint == "save it as UTF-8"
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        config.load(tmp_path)
+
+
+def test_a_file_saved_on_windows_is_read(tmp_path: Path) -> None:
+    """A byte order mark before the text, CRLF behind each line."""
+    saved = tmp_path / "headrace.toml"
+    saved.write_bytes(b"\xef\xbb\xbf" + FEED.replace("\n", "\r\n").encode())
+    assert config.load(saved).label == config.parse(FEED).label
 
 
 def test_paths_are_anchored_in_the_files_folder() -> None:

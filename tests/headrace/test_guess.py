@@ -182,6 +182,7 @@ def test_a_few_odd_labels_times_and_ids_do_not_hide_a_column() -> None:
     ("column", "near"),
     [
         ({"returned": ["yes", "no"]}, "'returned' says 'no', 'yes': write 1 and 0, or true and false"),
+        ({"fraud": ["Y", "N"]}, 'feedback is what says Y: where = { fraud = "Y" } and mode = "implicit"'),
         ({"label": ["good", "bad"]}, "'label' is called so, but holds 'good', 'bad'"),
     ],
 )

@@ -7,10 +7,11 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
-from headrace import status
+from headrace import clock, status
 from headrace.errors import Busy, StoreError
 from headrace.store.memory import MemoryStore
 
@@ -50,6 +51,19 @@ def test_a_killed_process_of_this_host_is_dead_at_once(store):
     assert beat.living(0)
     assert not gone.living(0)
     assert status.Heartbeat("pipeline", "elsewhere", process.pid, "00000000", 0, {}).living(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says when a process began")
+def test_a_process_that_gives_no_sign_is_silent_only_while_it_is_here(store):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        at_us = clock.now_us() + SECOND_US
+        last = replace(status.beat(store, "pipeline", {}, at_us), pid=process.pid)
+        assert not last.silent(at_us)  # it lives
+        assert last.silent(at_us + 11 * SECOND_US)
+        assert not replace(last, host="elsewhere").silent(at_us + 11 * SECOND_US)
+        assert not replace(last, at_us=at_us - 60 * SECOND_US).silent(at_us)  # another process has its number now
+        process.communicate(b"\n")
+    assert not last.silent(at_us + 11 * SECOND_US)
 
 
 def test_a_rival_is_a_living_process_of_the_same_role_with_another_nonce(store):

@@ -12,7 +12,8 @@ from headrace.schema import Schema
 from pipelines import jsonlines
 from pipelines.events import REASONS, Limits, Stream
 from pipelines.parse import parse
-from pipelines.sources.base import Lines, Rows
+from pipelines.sources.base import Lines, Rows, Span
+from pipelines.sources.files import FileSource
 
 FEATURES = (
     Feature("user", "id", ("user",)),
@@ -265,10 +266,34 @@ def test_csv_without_a_needed_column():
     assert "id, ts, user" in caught.value.hint
 
 
-def test_csv_with_other_separators_is_told_what_is_wrong():
-    with pytest.raises(MissingFeature, match=r"f\.csv has one column, 'id;ts;user;price'") as caught:
-        parse(TABULAR, LIMITS, csv("1;2;3;4\n", header=("id;ts;user;price",)))
-    assert "separated by commas" in caught.value.hint
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_with_other_separators_is_read_as_its_header_is(tmp_path, mark):
+    """Commas stand within fields then; lines that are read again by their offsets are split alike."""
+    text = 'id/ts/user/price\na/1/x,y/2\nb/2/"x/""y"/3\nc/3/z\nd/4/z/1,5\n'.replace("/", mark)
+    (tmp_path / "a.csv").write_text(text)
+    source = FileSource(str(tmp_path / "a.csv"))
+    parsed = parse(TABULAR, LIMITS, source.read(Span("a.csv", 0, len(text), 0, len(text))))
+    assert [event.reason for event in parsed.refused] == ["malformed", "wrong_type"]
+    assert parsed.refused[1].raw == f"d{mark}4{mark}z{mark}1,5".encode()
+    events = pa.concat_tables(parsed.events)
+    assert events["user"].to_pylist() == ["x,y", f'x{mark}"y']
+    again = parse(TABULAR, LIMITS, source.at("a.csv", events["_offset"].to_pylist(), {}))
+    assert pa.concat_tables(again.events).equals(events)
+
+
+def test_a_label_or_a_time_of_another_type_is_named():
+    told = Stream("outcome", "feedback", id="id", time="at", time_unit="s", label="fraud")
+    with pytest.raises(WrongType, match=r"the label of stream 'outcome' \('fraud'\) is string") as caught:
+        parse(told, LIMITS, Rows(pa.table({"id": ["a"], "at": [1], "fraud": ["Y"]}), "f.parquet", 0))
+    assert 'where = { fraud = "Y" }' in caught.value.hint
+    naive = Rows(pa.table({"id": ["a"], "at": pa.array([1], pa.timestamp("us")), "fraud": [1]}), "f.parquet", 0)
+    with pytest.raises(SettingsError, match=r"\[streams.outcome\] time = 'at': the times .* do not say their zone"):
+        parse(told, LIMITS, naive)
+
+
+def test_a_header_with_a_comma_is_separated_by_it(tmp_path):
+    (tmp_path / "a.csv").write_text("id;x,ts\n1;2,3\n")
+    assert FileSource(str(tmp_path / "a.csv")).read(Span("a.csv", 0, 14, 0, 14)).header == ("id;x", "ts")
 
 
 CSV_LINES = ["a,1,b,2", "a,1,b", '"a",1,"b,c",2', 'a,1,"b,2', "a,,b,2", "a,1,b,x", "", "a,1,b,2,3"]

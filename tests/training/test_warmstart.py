@@ -62,7 +62,8 @@ def imported(feed: Any, path: Path, *pairs: tuple[str, str], **vocabularies: lis
 
     layers = layers_of(path)
     layers |= {name: layers[name].named(lines, "words.txt") for name, lines in vocabularies.items()}
-    return begin(feed.loop, feed.settings, taken(layers, feed.settings, pairs), now_us=clock.now_us())
+    parts = taken(layers, feed.settings, pairs)
+    return begin(feed.loop, feed.settings, parts, model=str(path), by="a test", now_us=clock.now_us())
 
 
 def version(feed: Any, number: int) -> VersionRecord:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Inspection", "as_text", "inspect", "label_words", "plot"]
 
 LOW_JOIN: Final = 0.5
+REPEATED: Final = 0.1  # of the impressions: writers that send again do not send so many
 SHARES: Final = (0.4, 0.8, 0.95)  # of feedback, for which the shortest wait is told
 ALIKE: Final = 0.999  # a value that nearly all events have teaches nothing
 DAYS_SHOWN: Final = 14
@@ -87,7 +88,7 @@ def label_words(labels: Labels, settings: Settings) -> list[str]:
     if not labels.feedback or not labels.impressions:
         return ["no event of one of the streams: nothing to join"]
     rate = "" if labels.positive_rate is None else f", mean label {labels.positive_rate:.2%}"
-    attribution = f"attribution_s = {settings.label.attribution_s:g}"
+    attribution = f"attribution_s = {settings.label.attribution_s:.15g}"
     lines = [f"{labels.answered:,} of {labels.judged:,} impressions have feedback within {attribution}{rate}"]
     lines.append(
         f"{labels.join_rate:.1%} of {labels.feedback:,} feedbacks have their impression here;"
@@ -167,8 +168,8 @@ def _caught(labels: Labels, wait_s: float) -> str:
         shortest = next(((wait, caught) for wait, caught in labels.catches if caught >= goal), None)
         if shortest is not None and shortest[0] not in told:
             told[shortest[0]] = shortest[1]
-    words = [f"{wait:g} catches {caught:.0%}" for wait, caught in sorted(told.items(), key=lambda pair: pair[0])]
-    mine = f"wait_s = {wait_s:g} catches {share[wait_s]:.0%} of positives" if wait_s in share else ""
+    words = [f"{wait:.15g} catches {caught:.0%}" for wait, caught in sorted(told.items(), key=lambda pair: pair[0])]
+    mine = f"wait_s = {wait_s:.15g} catches {share[wait_s]:.0%} of positives" if wait_s in share else ""
     others = [word for word, wait in zip(words, sorted(told), strict=True) if wait != wait_s]
     return "; ".join([*([mine] if mine else []), *others])
 
@@ -193,6 +194,8 @@ def _notes(settings: Settings, sample: Sample, labels: Labels, values: Sequence[
         ids = " and ".join(f"[streams.{name}] id = '{one.id}'" for name, one in settings.streams.items())
         span = "" if sample.whole else "; or the samples are of different times: try more with --rows"
         notes.append(f"only {labels.join_rate:.0%} of feedback has its impression: do {ids} mean the same?{span}")
+    if sample.duplicates > REPEATED * (sample.duplicates + len(sample.id)):
+        notes.append(_repeated(settings, sample))
     if labels.feedback and labels.before > labels.joined:
         notes.append("most feedback lies before its impression: are `time`, `time_unit` and `time_zone` right?")
     for one in values:
@@ -203,3 +206,12 @@ def _notes(settings: Settings, sample: Sample, labels: Labels, values: Sequence[
         if one.kind == "id" and one.once and one.distinct and one.once > 0.9 * one.distinct and one.distinct > 1_000:
             notes.append(f"feature '{one.name}' is nearly unique: is it an event id? Set `admission = 2`, or remove it")
     return notes
+
+
+def _repeated(settings: Settings, sample: Sample) -> str:
+    """Most often the id of a thing, such as a machine, taken for that of an event."""
+    here, shown = settings.streams["impression"].id, sample.duplicates + len(sample.id)
+    return (
+        f"{sample.duplicates:,} of {shown:,} impressions have the id of an earlier one, and are not learned: "
+        f"[streams.impression] id = '{here}' must name one event, not what it is about"
+    )

@@ -61,6 +61,18 @@ def test_ids_that_do_not_match_are_noticed(folder, capsys):
     assert "only 0% of feedback has its impression: do [streams.impression] id = 'id'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["inspect"], ["config", "check"]])
+def test_an_id_that_many_impressions_share_is_noticed(folder, capsys, command):
+    shared = SETTINGS.replace('id = "id"', 'id = "user"', 1)
+    assert shared != SETTINGS
+    (folder / "headrace.toml").write_text(shared)
+    assert run(command) == 0
+    assert "951 of 1,001 impressions have the id of an earlier one" in capsys.readouterr().out
+    (folder / "headrace.toml").write_text(SETTINGS)
+    assert run(command) == 0
+    assert "the id of an earlier one" not in capsys.readouterr().out  # one of 1,001 was sent again
+
+
 def test_what_the_pipeline_would_stop_on(folder, capsys):
     (folder / "shown.jsonl").write_text("broken\n" * 500 + '{"id": "a", "t": 1700000000, "user": 1, "site": 1}\n')
     assert run(["inspect"]) == 4
