@@ -12,8 +12,8 @@ from formats import WAYS, pieces_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import SourceError
-from pipelines.sources import avro, members, pieces, whole
+from headrace.errors import SourceError, SourceTruncated
+from pipelines.sources import avro, members, packed, pieces, whole
 from pipelines.sources.files import FileSource
 from pipelines.sources.pieces import NoPiece, places
 
@@ -246,6 +246,23 @@ def test_a_gap_is_looked_at_twice(tmp_path, name, monkeypatch):
     assert looked_at_badly(tmp_path, name, monkeypatch) == []
 
 
+def test_text_that_is_unpacked_badly_is_no_other_text(tmp_path, monkeypatch):
+    """A worker unpacks it anew; a gap that it alone meets would shift what follows."""
+    some = pieces_of("a.jsonl.gz", ROWS)
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(some))
+    source = FileSource(str(tmp_path))
+    reach = source.reach("files", source.first("files"), None, max_bytes=1 << 30, drain=False)
+    (span,) = source.spans("files", source.first("files"), reach.position, reach.identity)
+    monkeypatch.setattr(packed, "_TEXTS", packed._Texts())
+    other = FileSource(str(tmp_path))
+    fs, _ = other._place
+    bad = b"".join([*some[:4], b"junk", *some[4:]])
+    monkeypatch.setattr(fs, "open", lambda *args: io.BytesIO(bad))
+    monkeypatch.setattr(fs, "cat_file", lambda path, start=None, end=None: b"".join(some)[start:end])
+    with pytest.raises(SourceTruncated):
+        other.read(span)
+
+
 def test_twin_a_gap_that_is_looked_at_once_may_be_none(tmp_path, monkeypatch):
     monkeypatch.setattr(whole.WholeFiles, "_again", whole.WholeFiles._once)
     assert "broken_piece" in looked_at_badly(tmp_path, "a.avro", monkeypatch)
@@ -308,7 +325,7 @@ def test_single_events_behind_a_gap_are_found_where_they_stand(tmp_path, name):
     offsets = [event["_offset"] for event in reader.events][::97]
     source = FileSource(str(tmp_path / "shown"))
     block = source.at(name, offsets, {})
-    if isinstance(name, str) and name.startswith("a.jsonl"):
+    if name.startswith("a.jsonl"):
         found = [line.split(b'"')[3].decode() for line in block.data.splitlines()]
     else:
         found = block.table["id"].to_pylist()
