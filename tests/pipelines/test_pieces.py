@@ -27,6 +27,7 @@ def junk_of(kind, name, piece):
         "one byte": b"\x01",
         "torn": piece[: 2 * len(piece) // 3],
         "torn at once": piece[:7],
+        "torn at its end": piece[:-8],
         "its end": piece[len(piece) // 2 :],
         "a beginning": BEGINNINGS.get(name, piece[-16:]) + b"junk" * 4,
         "some zeros": bytes(100),
@@ -34,7 +35,7 @@ def junk_of(kind, name, piece):
     }[kind]
 
 
-KINDS = ["text", "one byte", "torn", "torn at once", "its end", "a beginning", "some zeros", "ones"]
+KINDS = ["text", "one byte", "torn", "torn at once", "torn at its end", "its end", "a beginning", "some zeros", "ones"]
 
 
 def rows_in(name, some):
