@@ -142,8 +142,9 @@ SHARD_COMMITTED: Final = Line(
 SOURCE_BROKEN: Final = Line(
     "source.broken",
     WARNING,
-    ("stream", "partition", "files", "record"),
-    "Files that cannot be read to their end; quarantine has one event of each, `broken_file`, that says where.",
+    ("stream", "partition", "files", "pieces", "record"),
+    "Files that cannot be read to their end, and pieces of files that cannot be read; quarantine has one event of each,"
+    " `broken_file` or `broken_piece`, that says where.",
 )
 QUARANTINE_ALARM: Final = Line(
     "quarantine.alarm",

@@ -54,7 +54,7 @@ REASONS = {
     "out_of_range": "has a number that its feature or its type cannot take (float32; log1p takes numbers above -1)",
     "quoted_newline": "has a line break inside quotes; write it as \\n, or use JSON lines or Parquet",
     "broken_file": "is a file that cannot be read as its format says; write it anew under a later name",
-    "broken_piece": "is a piece of a file, from this offset, whose bytes are damaged; write it anew under a later name",
+    "broken_piece": "is a piece of a file, from this offset, that cannot be read; write it anew under a later name",
     "missing_id": "has no id; see `id` of the stream",
     "missing_time": "has no time; see `time` of the stream",
     "bad_time": "has a time that cannot be read; see `time`, `time_unit` and `time_zone` of the stream",

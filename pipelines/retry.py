@@ -28,7 +28,16 @@ from pipelines.aside import read_aside
 from pipelines.events import UNATTRIBUTED, Limits
 from pipelines.parse import parse
 from pipelines.plan import Plan, in_place
-from pipelines.sources.quarantine import BROKEN, RETRIED, Picked, QuarantineSource, kept_events, places, rows_in
+from pipelines.sources.quarantine import (
+    BROKEN,
+    BROKEN_PIECE,
+    RETRIED,
+    Picked,
+    QuarantineSource,
+    kept_events,
+    places,
+    rows_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,7 +54,7 @@ MOST = 50_000  # events of a tick
 GONE = "gone"  # instead of a reason: the source has the event no more
 DAMAGED = "damaged"  # the file of refused events is
 LATE = "late"
-FILES = (BROKEN, "broken_piece")
+FILES = (BROKEN, BROKEN_PIECE)
 ROW_BYTES = 1_024  # of an event whose size quarantine does not say
 
 
@@ -213,7 +222,7 @@ def _fates(
     limits = Limits(setup.record_bytes, now_us + setup.future_us)
     alive_us = head.watermark_us - setup.policy.life_us
     table = kept_events(setup.store_url, named.path, named.sha256)
-    fates: dict[int, str] = {row: was[row] for row in rows if was[row] == "broken_piece"}
+    fates: dict[int, str] = {row: was[row] for row in rows if was[row] == BROKEN_PIECE}
     for row in rows:
         if was[row] == BROKEN:
             ((file, start),) = places(table, [row])

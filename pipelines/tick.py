@@ -31,7 +31,7 @@ from pipelines.events import REASONS
 from pipelines.known import hint_for
 from pipelines.orders import PartOrder, PartResult, ReadOrder, Report, Setup, Tick, clocks_after
 from pipelines.plan import Plan, orders_of
-from pipelines.sources.quarantine import BROKEN, RETRIED
+from pipelines.sources.quarantine import BROKEN, BROKEN_PIECE, RETRIED
 from pipelines.work import result_path
 
 if TYPE_CHECKING:
@@ -112,16 +112,19 @@ def _weigh(setup: Setup, plan: Plan, reports: Sequence[Report], weighing: Weighi
 
 
 def _say_broken(plan: Plan, reports: Sequence[Report]) -> None:
-    """A file is one event, however much of the stream it was: its share alarms nobody."""
+    """A file or a piece is one event, however much of the stream it was: its share alarms nobody."""
     for report in reports:
-        one, files = plan.ranges[report.index], (report.quarantine or {}).get("reasons", {}).get(BROKEN, 0)
-        if files and one.partition != RETRIED:
+        one, reasons = plan.ranges[report.index], (report.quarantine or {}).get("reasons", {})
+        files, pieces = reasons.get(BROKEN, 0), reasons.get(BROKEN_PIECE, 0)
+        if (files or pieces) and one.partition != RETRIED:
             lines.SOURCE_BROKEN(
-                "neither what lies there nor what follows in the file is read; `headrace quarantine show` says where"
-                " that is: cut it out, or go on in a later file",
+                "what lies there is not read; `headrace quarantine show` says where that is. Of Avro, Arrow streams and"
+                " JSON lines in gzip or zstd, what follows is, from the next whole piece on. In others cut out what"
+                " lies there, or go on in a later file",
                 stream=one.stream,
                 partition=one.partition,
                 files=files,
+                pieces=pieces,
                 record=plan.seq,
             )
 

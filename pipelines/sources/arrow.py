@@ -1,26 +1,34 @@
-"""Arrow IPC as rows: files (Feather 2), whole once every batch can be read; streams, which may follow each other."""
+"""Arrow IPC as rows: files (Feather 2), whole once every batch can be read; streams, which may follow each other.
+
+A stream is messages: `ff ff ff ff`, the length of the metadata (int32, a multiple of 8), metadata, body. The first has
+the schema; a length of 0 is the end marker. (Those of before 2019, without `ff ff ff ff`, have no such end, and are not
+read.)
+"""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import WrongType
-from pipelines.sources.base import Rows, Span
-from pipelines.sources.whole import NOTHING, Measure, RowFiles, is_of_the_bytes
+from pipelines.sources.base import Gap, Rows, Span
+from pipelines.sources.pieces import Measure, NoPiece, Piece, followed, places
+from pipelines.sources.whole import RowFiles, is_of_the_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["ArrowFiles"]
 
 MAGIC = b"ARROW1"
-END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-PREFIX_BYTES = 4
+CONTINUATION = b"\xff\xff\xff\xff"
+END_OF_STREAM = CONTINUATION + bytes(4)
+METADATA_BYTES = 1 << 24  # of a message: more is none
+ALIGNED = 8
 BARE = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -41,26 +49,21 @@ class ArrowFiles(RowFiles):
 
     def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
         if _is_file(stream):
-            return _sum(_file_batches(stream), NOTHING, size)
-        while known.end < size:
-            try:
-                more = _sum(_stream_batches(stream, known.end), known, 0)
-            except Exception as error:
-                if not is_of_the_bytes(error):
-                    raise
-                return replace(known, hopeless=_is_no_stream(stream, known.end))
-            if stream.tell() > size:
-                break
-            known = replace(more, end=stream.tell())
-        return known
+            rows, size_bytes = _sum(_file_batches(stream))
+            return Measure(rows, size_bytes, size)
+        if size < len(MAGIC):
+            return known  # a file may begin so
+        return followed(
+            stream, known, size, partial(_stream, stream, size), lambda at: places(stream, CONTINUATION, at + 1, size)
+        )
 
-    def pieces(self, file: str, low: int, high: int) -> list[Span]:
+    def pieces(self, file: str, low: int, high: int, gaps: Sequence[Gap]) -> list[Span]:
         """One: a stream can only be read from its beginning."""
-        return [Span(file, low, high, low, high)] if high > low else []
+        return [Span(file, low, high, low, high, gaps=tuple(gaps))] if high > low else []
 
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Rows:
         at, found = 0, []
-        for batch in _batches(stream):
+        for batch in _batches(stream, span.gaps):
             low, high = max(span.start - at, 0), min(span.end - at, batch.num_rows)
             if low < high:
                 found.append(batch.select(_wanted(batch, columns)).slice(low, high - low))
@@ -128,11 +131,12 @@ def _without_rules(kind: pa.DataType) -> pa.DataType:
     return BARE.get(kind, kind)
 
 
-def _sum(batches: Iterator[pa.RecordBatch], known: Measure, end: int) -> Measure:
-    rows, size_bytes = known.units, known.size_bytes
+def _sum(batches: Iterator[pa.RecordBatch]) -> tuple[int, int]:
+    """(rows, bytes)."""
+    rows = size_bytes = 0
     for batch in batches:
         rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
-    return Measure(rows, size_bytes, end)
+    return rows, size_bytes
 
 
 def _is_file(stream: IO[bytes]) -> bool:
@@ -140,22 +144,58 @@ def _is_file(stream: IO[bytes]) -> bool:
     return stream.read(len(MAGIC)) == MAGIC
 
 
-def _is_no_stream(stream: IO[bytes], at: int) -> bool:
-    """Whether none begins there: as the end marker does, or (old ones) with the length of a schema, below 16 MB."""
+def _stream(stream: IO[bytes], size: int, at: int) -> Piece | None:
+    """The one that begins there; None = not whole yet."""
+    if not _begins(stream, at, 1):
+        raise NoPiece
+    try:
+        rows, size_bytes = _sum(_stream_batches(stream, at))
+    except Exception as error:
+        if not is_of_the_bytes(error):
+            raise
+        if _is_none(stream, size, at):
+            raise NoPiece from error
+        return None
+    return Piece(rows, size_bytes, stream.tell()) if stream.tell() <= size else None
+
+
+def _begins(stream: IO[bytes], at: int, aligned: int) -> bool:
+    """Whether a message may begin there."""
     stream.seek(at)
-    head = stream.read(PREFIX_BYTES)
-    begins = END_OF_STREAM.startswith(head) or head.endswith(b"\0") or (at == 0 and MAGIC.startswith(head))
-    return len(head) == PREFIX_BYTES and not begins
+    head = stream.read(len(END_OF_STREAM))
+    length = int.from_bytes(head[len(CONTINUATION) :], "little")
+    known = len(head) == len(END_OF_STREAM)
+    return CONTINUATION.startswith(head[: len(CONTINUATION)]) and (
+        not known or (0 < length < METADATA_BYTES and length % aligned == 0)
+    )
 
 
-def _batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
+def _is_none(stream: IO[bytes], size: int, first: int) -> bool:
+    """Whether what begins there, and cannot be read, is no stream whatever follows."""
+    at, messages = first, pa.PythonFile(stream, "r")
+    while _begins(stream, at, ALIGNED):
+        stream.seek(at)
+        try:
+            message = pa.ipc.read_message(messages)
+        except Exception as error:
+            if not is_of_the_bytes(error):
+                raise
+            return stream.tell() < size  # it was not for want of bytes
+        if (message.type == "schema") != (at == first):
+            return True
+        at = stream.tell()
+    return True
+
+
+def _batches(stream: IO[bytes], gaps: Sequence[Gap]) -> Iterator[pa.RecordBatch]:
     if _is_file(stream):
         yield from _file_batches(stream)
         return
-    size, at = stream.seek(0, io.SEEK_END), 0
+    behind = {gap.start: gap.end for gap in gaps}
+    size, at = stream.seek(0, io.SEEK_END), behind.get(0, 0)
     while at < size:
         yield from _stream_batches(stream, at)
-        at = stream.tell()
+        at = behind.get(stream.tell(), stream.tell())
 
 
 def _file_batches(stream: IO[bytes]) -> Iterator[pa.RecordBatch]:

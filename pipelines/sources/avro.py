@@ -1,7 +1,8 @@
 """Avro container files as rows: the blocks are found and unpacked here, fastavro decodes them.
 
 A file is a header (magic, schema, codec, sync marker) and blocks: count, length (zigzag longs), data, sync marker. It
-may grow by blocks: a row never moves.
+may grow by blocks: a row never moves. The marker is 16 random bytes of the file's own, so where it stands a block ends,
+and behind a gap the next may begin.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import fastavro
@@ -16,12 +18,13 @@ import pyarrow as pa
 from fastavro.read import HEADER_SCHEMA, MAGIC
 
 from pipelines.sources.avrotypes import Types
-from pipelines.sources.base import Block, Rows, Span
+from pipelines.sources.base import Block, Gap, Rows, Span
 from pipelines.sources.codecs import codec_of
-from pipelines.sources.whole import NOTHING, Measure, RowFiles
+from pipelines.sources.pieces import NOTHING, Measure, NoPiece, Piece, followed, places
+from pipelines.sources.whole import RowFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["AvroFiles"]
 
@@ -39,27 +42,28 @@ class AvroFiles(RowFiles):
         if not MAGIC.startswith(stream.read(len(MAGIC))):
             return replace(NOTHING, hopeless=True)
         header = _Header.of(stream)
-        rows, end = known.units, max(known.end, header.end)
-        if end > size:
+        if header.end > size:
             raise EOFError("the header ends behind the file")
-        try:
-            for block in _blocks(stream, header, end, size):
-                rows, end = rows + block.rows, block.end
-        except _NoBlock:
-            return Measure(rows, end - header.end, end, hopeless=True)
-        return Measure(rows, end - header.end, end)
+        known = known if known.end else replace(NOTHING, end=header.end)
+        return followed(
+            stream,
+            known,
+            size,
+            partial(_block, stream, header, size),
+            lambda at: (place + SYNC_BYTES for place in places(stream, header.sync, at, size)),
+        )
 
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Block:
         header = _Header.of(stream)
         size = stream.seek(0, io.SEEK_END)
         at, data, first = 0, io.BytesIO(), 0
         unpack = codec_of(header.codec)
-        for block in _blocks(stream, header, header.end, size):
-            if at + block.rows > span.start and at < span.end:
+        for block in _blocks(stream, header, size, span.gaps):
+            if at + block.units > span.start and at < span.end:
                 first = at if not data.tell() else first
                 stream.seek(block.data)
                 data.write(unpack(stream.read(block.end - SYNC_BYTES - block.data)))
-            at += block.rows
+            at += block.units
             if at >= span.end:
                 break
         if at < span.end:
@@ -107,37 +111,39 @@ class _Header:
         return list(records)
 
 
-class _NoBlock(ValueError):
-    """What lies there is no block, and none begins so: more bytes do not help."""
-
-
 @dataclass(frozen=True)
-class _Block:
-    """`[start, end)` in bytes of the file; its data begin at `data` and end before the marker."""
+class _Block(Piece):
+    """Its data begin at byte `data` of the file and end before the marker."""
 
-    rows: int
-    start: int
     data: int
-    end: int
 
 
-def _blocks(stream: IO[bytes], header: _Header, at: int, size: int) -> Iterator[_Block]:
-    """The whole blocks of `[at, size)`, up to the first that is not. _NoBlock if it can never be."""
-    while at < size:
-        stream.seek(at)
-        head = stream.read(2 * LONG_BYTES)
-        rows, used = _long(head, 0)
-        length, used = _long(head, used)
-        end = at + used + length + SYNC_BYTES
-        if rows < 0 or length < 0:
-            raise _NoBlock
-        if not used or end > size:
-            return
-        stream.seek(end - SYNC_BYTES)
-        if stream.read(SYNC_BYTES) != header.sync:
-            raise _NoBlock
-        yield _Block(rows, at, at + used, end)
-        at = end
+def _blocks(stream: IO[bytes], header: _Header, size: int, gaps: Sequence[Gap]) -> Iterator[_Block]:
+    """The blocks in the first `size` bytes, up to the first that is not whole. NoPiece if it can never be."""
+    behind = {gap.start: gap.end for gap in gaps}
+    at = behind.get(header.end, header.end)
+    while at < size and (block := _block(stream, header, size, at)):
+        yield block
+        at = behind.get(block.end, block.end)
+
+
+def _block(stream: IO[bytes], header: _Header, size: int, at: int) -> _Block | None:
+    """The one that begins there; None = not whole yet."""
+    stream.seek(at)
+    head = stream.read(2 * LONG_BYTES)
+    rows, used = _long(head, 0)
+    length, used = _long(head, used) if used else (0, 0)
+    if rows < 0 or length < 0 or (not used and len(head) == 2 * LONG_BYTES):
+        raise NoPiece
+    data, end = at + used, at + used + length + SYNC_BYTES
+    if used and end > size and next(places(stream, header.sync, data, size), None) is not None:
+        raise NoPiece  # no data hold the marker
+    if not used or end > size:
+        return None
+    stream.seek(end - SYNC_BYTES)
+    if stream.read(SYNC_BYTES) != header.sync:
+        raise NoPiece
+    return _Block(rows, end - at, end, data)
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:

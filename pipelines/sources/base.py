@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["Block", "Broken", "Extent", "Lines", "Reach", "Rows", "Source", "Span"]
+__all__ = ["Block", "Broken", "Extent", "Gap", "Lines", "Reach", "Rows", "Source", "Span"]
 
 SPAN_BYTES = 4 << 20
 
@@ -60,10 +60,20 @@ class Extent:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Bytes `[start, end)` of a file that can never be read, though what follows can; `unit`: the first behind them."""
+
+    unit: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Span:
     """One piece of a range: `[start, end)` of `file`, in bytes or rows; the range itself is `[low, high)` there.
 
     `torn`: size in bytes that the file had when what lies behind `start` could not be read; the piece is all of that.
+    `gap`: the piece is that. `gaps`: those before `end`, which are passed over on the way to the piece.
     """
 
     file: str
@@ -72,6 +82,8 @@ class Span:
     low: int
     high: int
     torn: int | None = None
+    gap: Gap | None = None
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True)

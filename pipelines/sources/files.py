@@ -9,9 +9,11 @@ folder. Names or folders that start with `.` or `_` are ignored.
     others     are read as far as they are whole (`pipelines.sources.whole`); the offset is a row, or a byte of
                unpacked text. A torn end is refused as one event, once a later file exists, or on drain, or when no
                bytes can make it whole: the position has "torn", the size of the file at that time. When the file is
-               completed, reading goes on from there
+               completed, reading goes on from there; so it does behind a gap (`pipelines.sources.pieces`), which is
+               refused as one event, unless that was done while it was torn
     identity   {"file", "size": as last seen, "whole": bytes that will never change (of text, those committed), "hash":
-               SHA-256 of the first min(4096, whole), "passed": {name: size} of the files that this range left behind,
+               SHA-256 of the first min(4096, whole), "gaps": true, since older records left what lies behind a gap
+               unread, "passed": {name: size} of the files that this range left behind,
                "recent": of files left behind since the aside, "gone": [names in the aside that were deleted since]}
     aside      {name: size} of all files behind the cursor; new once `recent` and `gone` have more than 64 names
 
@@ -37,7 +39,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, SourceTruncated, SourceVanished
 from pipelines.sources.arrow import ArrowFiles
-from pipelines.sources.base import Block, Extent, Lines, Reach, Rows, Span
+from pipelines.sources.base import Block, Extent, Gap, Lines, Reach, Rows, Span
 from pipelines.sources.lines import LineFiles
 from pipelines.sources.listing import sizes_below
 from pipelines.sources.members import COMPRESSIONS
@@ -145,13 +147,17 @@ class FileSource:
         for name in sorted(name for name in {*passed, end["file"]} if name):
             low, refused = (start["offset"], start.get("torn")) if name == start["file"] else (0, None)
             if name == end["file"]:
-                high, torn = end["offset"], end.get("torn")
+                high, torn, size = end["offset"], end.get("torn"), identity["size"]
             else:
-                left = self._left(name, passed[name])
-                high, torn = left.units, passed[name] if left.torn else None
+                size = passed[name]
+                left = self._left(name, size, over_gaps=identity.get("gaps", False))
+                high, torn = left.units, size if left.torn else None
                 if left.hopeless and low == high and refused is not None:
                     continue
-            spans += self._files(name).pieces(name, low, high)
+            gaps = self._gaps(name, size, high)
+            spans += self._files(name).pieces(name, low, high, gaps)
+            new = [gap for gap in gaps if gap.unit >= low and gap.start >= (refused or 0)]
+            spans += [Span(name, gap.unit, gap.unit, low, high, gap=gap) for gap in new]
             if torn is not None and torn != refused:
                 spans.append(Span(name, high, high, low, high, torn))
         return spans
@@ -169,9 +175,10 @@ class FileSource:
             extent = files.extent(path, int(fs.size(path)))
         except FileNotFoundError as error:
             raise self._vanished(file) from error
-        if extent.torn:
+        gaps = self._gaps(file, int(fs.size(path)), extent.units)
+        if extent.torn or any(gap.unit >= start for gap in gaps):
             raise SourceError(f"{path} cannot be read to its end", hint="write it anew under a later name", path=path)
-        return files.pieces(file, start, extent.units)
+        return files.pieces(file, start, extent.units, gaps)
 
     def at(
         self, file: str, offsets: Sequence[int], raws: Mapping[int, bytes], columns: Collection[str] | None = None
@@ -181,10 +188,16 @@ class FileSource:
         except FileNotFoundError as error:
             raise self._vanished(file) from error
 
-    def _left(self, name: str, size: int) -> Extent:
+    def _left(self, name: str, size: int, *, over_gaps: bool = True) -> Extent:
         """What could be read of a file that was left behind at that size."""
         try:
-            return self._files(name).extent(self._path(name), size)
+            return self._files(name).extent(self._path(name), size, over_gaps=over_gaps)
+        except FileNotFoundError as error:
+            raise self._vanished(name) from error
+
+    def _gaps(self, name: str, size: int, end: int) -> list[Gap]:
+        try:
+            return self._files(name).gaps(self._path(name), size, end)
         except FileNotFoundError as error:
             raise self._vanished(name) from error
 
@@ -211,7 +224,7 @@ class FileSource:
                 break
         seen = said if said and "whole" in said and at == committed else self._seen(at, sizes)
         about = {key: seen[key] for key in ("file", "size", "whole", "hash")}
-        identity = {**about, "passed": passed, "recent": past.recent, "gone": past.gone}
+        identity = {**about, "gaps": True, "passed": passed, "recent": past.recent, "gone": past.gone}
         return Reach(at, identity, total, caught_up, past.aside, awaited)
 
     def _seen(self, at: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import SourceError, SourceTruncated
-from pipelines.sources.base import SPAN_BYTES, Extent, Lines, Span
+from pipelines.sources.base import SPAN_BYTES, Extent, Gap, Lines, Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -40,8 +40,11 @@ class LineFiles:
         """What may be read: up to the last complete line, or the whole file when nothing more can follow."""
         return Extent(size if final else self.newline_before(path, start, size))
 
-    def extent(self, path: str, size: int) -> Extent:  # noqa: ARG002  (other formats need the path)
+    def extent(self, path: str, size: int, *, over_gaps: bool = True) -> Extent:  # noqa: ARG002  (others need them)
         return Extent(size)
+
+    def gaps(self, path: str, size: int, end: int) -> list[Gap]:  # noqa: ARG002  (every byte is of some line)
+        return []
 
     def grows(self, path: str) -> bool:  # noqa: ARG002  (the same)
         return True
@@ -60,7 +63,7 @@ class LineFiles:
         """How far the bytes of a file will never change."""
         return min(offset, size)
 
-    def pieces(self, file: str, low: int, high: int) -> list[Span]:
+    def pieces(self, file: str, low: int, high: int, gaps: Sequence[Gap]) -> list[Span]:  # noqa: ARG002  (the same)
         return [Span(file, at, min(at + SPAN_BYTES, high), low, high) for at in range(low, high, SPAN_BYTES)]
 
     def read(self, path: str, span: Span, columns: Collection[str] | None) -> Lines:

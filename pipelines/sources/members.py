@@ -5,25 +5,49 @@ from __future__ import annotations
 import zlib
 from typing import IO, TYPE_CHECKING, Any
 
+from pipelines.sources.pieces import NoPiece, places, resumed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["COMPRESSIONS", "NoMember", "is_padding", "unpacked"]
+__all__ = ["COMPRESSIONS", "is_padding", "next_member", "unpacked"]
 
 COMPRESSIONS = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
 READ_BYTES = 8 << 10  # at most 256 MB of text
 GZIP_WRAPPER = 31
+MARKERS = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
-class NoMember(Exception):
-    """What lies there is no member, and none begins so: more bytes do not help."""
-
-
-def unpacked(stream: IO[bytes], compression: str, at: int, size: int) -> Iterator[tuple[bytes, int]]:
+def unpacked(
+    stream: IO[bytes], compression: str, at: int, size: int, resume: Callable[[int], int | None]
+) -> Iterator[tuple[bytes, int, bool]]:
     """The text of the members in bytes `[at, size)`, in pieces, each with 0 or, behind the last of a member, its end.
 
-    Ends at the first member that is not whole, some of whose text may have come. NoMember if it can never be.
+    Ends at the first member that is not whole, some of whose text may have come. Where one can never be, `resume` says
+    where the gap that it begins ends: then comes (a line break, that end, True), and what came of it is void; None =
+    NoPiece.
     """
+    while True:
+        try:
+            for text, behind in _members(stream, compression, at, size):
+                yield text, behind, False
+                at = behind or at
+            return
+        except NoPiece:
+            begin = resume(at)
+            if begin is None:
+                raise
+        yield b"\n", begin, True
+        at = begin
+
+
+def next_member(stream: IO[bytes], compression: str, at: int, size: int) -> int | None:
+    """Where reading goes on behind a gap (`pipelines.sources.pieces.resumed`)."""
+    begins = places(stream, MARKERS[compression], at + 1, size)
+    return resumed(stream, at, begins, lambda place: any(end for _, end in _members(stream, compression, place, size)))
+
+
+def _members(stream: IO[bytes], compression: str, at: int, size: int) -> Iterator[tuple[bytes, int]]:
     stream.seek(at)
     data = b""
     begin, failure = _format(compression)
@@ -38,7 +62,7 @@ def unpacked(stream: IO[bytes], compression: str, at: int, size: int) -> Iterato
             try:
                 text = decoder.decompress(data)
             except failure as error:
-                raise NoMember from error
+                raise NoPiece from error
             data = decoder.unused_data
             yield text, at - len(data) if decoder.eof else 0
 

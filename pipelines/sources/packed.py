@@ -1,5 +1,8 @@
 """Compressed text: lines in gzip or zstd files, which may grow by members. Offsets are bytes of the text inside.
 
+In the text, a line break stands for a gap. What is left of a line that it cuts is no JSON, and refused. Of CSV it may
+read as another line, so there nothing is read behind what cannot be.
+
 A file is unpacked once per process, into an unnamed temporary file, to which later members are added. A process keeps
 the newest of all its sources, up to a number and a size; every tick has sources of its own, which find them again.
 """
@@ -10,16 +13,19 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from functools import partial
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from pipelines.sources.base import Gap
 from pipelines.sources.lines import LineFiles
-from pipelines.sources.members import NoMember, is_padding, unpacked
-from pipelines.sources.whole import Measure, WholeFiles
+from pipelines.sources.members import is_padding, next_member, unpacked
+from pipelines.sources.pieces import Measure, NoPiece
+from pipelines.sources.whole import WholeFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pipelines.sources.base import Lines, Span
 
@@ -46,16 +52,22 @@ class PackedLines(WholeFiles):
         return True
 
     def measure(self, stream: IO[bytes], size: int, known: Measure) -> Measure:
-        end, units, more, hopeless = known.end, known.units, 0, False
+        end, units, more, gaps, hopeless = known.end, known.units, 0, list(known.gaps), False
+
+        def resume(at: int) -> int | None:
+            return None if self._lines.csv else next_member(stream, self.compression, at, size)
+
         try:
-            for text, behind in unpacked(stream, self.compression, end, size):
-                more += len(text)
+            for text, behind, is_gap in unpacked(stream, self.compression, end, size, resume):
+                if is_gap:
+                    gaps.append(Gap(units, end, behind))
+                more = len(text) + (0 if is_gap else more)
                 if behind:
                     end, units, more = behind, units + more, 0
-        except NoMember:
+        except NoPiece:
             hopeless = True
         padded = is_padding(stream, self.compression, end, size)
-        return Measure(units, units, end, padded=padded, hopeless=hopeless and not padded)
+        return Measure(units, units, end, padded=padded, hopeless=hopeless and not padded, gaps=tuple(gaps))
 
     def readable(self, path: str, measure: Measure, *, torn: bool) -> int:
         """A line that goes on in the next member ends with it."""
@@ -64,8 +76,8 @@ class PackedLines(WholeFiles):
     def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]:
         return self._lines.cut(path, size, start, end, max_bytes)
 
-    def pieces(self, file: str, low: int, high: int) -> list[Span]:
-        return self._lines.pieces(file, low, high)
+    def pieces(self, file: str, low: int, high: int, gaps: Sequence[Gap]) -> list[Span]:
+        return self._lines.pieces(file, low, high, gaps)
 
     def take(self, path: str, stream: IO[bytes], span: Span, columns: Collection[str] | None) -> Lines:
         del stream  # the unpacked text is at hand
@@ -88,13 +100,20 @@ class PackedLines(WholeFiles):
                 with self.fs.open(path, "rb") as file:
                     text = text or _TEXTS.of(self._key(path), file)
                     if text.length < end:
-                        text.add(file, self.compression)
+                        text.add(file, self.compression, partial(self._behind, path))
             self._texts[path] = text
             _TEXTS.keep(self._key(path), text)
         return text.read(start, end)
 
+    def _behind(self, path: str, at: int) -> int | None:
+        """Where the gap ends that begins there: as measured, so that it was looked at twice."""
+        gaps = self.measured(path, int(self.fs.size(path))).gaps
+        return next((gap.end for gap in gaps if gap.start == at), None)
+
     def _key(self, path: str) -> str:
-        return str((self.compression, self.fs.protocol, self.fs.storage_args, self.fs.storage_options, path))
+        return str(
+            (self.compression, self._lines.csv, self.fs.protocol, self.fs.storage_args, self.fs.storage_options, path)
+        )
 
 
 class _Text:
@@ -113,12 +132,13 @@ class _Text:
         if self._file is not None:
             self._file.close()
 
-    def add(self, stream: IO[bytes], compression: str) -> None:
+    def add(self, stream: IO[bytes], compression: str, resume: Callable[[int], int | None]) -> None:
         """The members that are new."""
         with self._adding:
             at, size = self.length, stream.seek(0, os.SEEK_END)
-            with contextlib.suppress(NoMember):
-                for text, behind in unpacked(stream, compression, self._end, size):
+            with contextlib.suppress(NoPiece):
+                for text, behind, is_gap in unpacked(stream, compression, self._end, size, resume):
+                    at = self.length if is_gap else at
                     self._write(memoryview(text), at)
                     at += len(text)
                     if behind:

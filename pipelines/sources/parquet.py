@@ -7,7 +7,8 @@ from typing import IO, TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from pipelines.sources.base import Rows, Span
-from pipelines.sources.whole import Measure, RowFiles
+from pipelines.sources.pieces import Measure
+from pipelines.sources.whole import RowFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection

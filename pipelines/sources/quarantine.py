@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
     from pipelines.sources.base import Lines, Rows, Source
 
-__all__ = ["BROKEN", "RETRIED", "Picked", "QuarantineSource", "kept_events", "places", "rows_in"]
+__all__ = ["BROKEN", "BROKEN_PIECE", "RETRIED", "Picked", "QuarantineSource", "kept_events", "places", "rows_in"]
 
 RETRIED = "_quarantine"
 BROKEN = "broken_file"  # one refused event that stands for all of a file
+BROKEN_PIECE = "broken_piece"  # or for some of it, which stays so
 PIECE = 4_096  # events
 
 

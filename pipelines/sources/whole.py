@@ -8,7 +8,7 @@ What lies behind the last whole piece is *torn*. It is waited for in the last fi
 written. Once a later file exists, or on drain, it is refused as one event: reading it gives a `Broken` block. So does a
 piece whose bytes turn out to be damaged. Neighbours never notice. A torn end that no further bytes can make whole is
 *hopeless*: it is refused at once, and once, however much is appended. One that ends with zeros is not: the file may
-have had its full size from the beginning.
+have had its full size from the beginning. When a whole piece follows, it is a gap (`pipelines.sources.pieces`).
 
 A failure counts as such only when it repeats on bytes that the store has given: one that does not answer is an outage.
 A file with a torn end is looked into again once it stops changing, or once the torn end is twice as long.
@@ -26,12 +26,13 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 import pyarrow as pa
 
 from headrace.errors import HeadraceError, SourceError
-from pipelines.sources.base import Block, Broken, Extent, Lines, Rows, Span
+from pipelines.sources.base import Block, Broken, Extent, Gap, Lines, Rows, Span
+from pipelines.sources.pieces import NOTHING, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-__all__ = ["NOTHING", "Measure", "NotWhole", "RowFiles", "WholeFiles", "is_of_the_bytes"]
+__all__ = ["NotWhole", "RowFiles", "WholeFiles", "is_of_the_bytes"]
 
 KNOWN = 1024  # measures kept; a source may live through many more files
 RAW_BYTES = 4096
@@ -42,26 +43,6 @@ SPAN_ROWS = 1 << 16
 CHANGES = ("mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag")
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What the first `end` bytes of a file hold, all whole: units (rows, or bytes of unpacked text), and about how many
-    bytes they take. `padded`: nothing but padding, as the format allows it, lies behind them; `hopeless`: what does can
-    never become whole."""
-
-    units: int
-    size_bytes: int
-    end: int
-    padded: bool = False
-    hopeless: bool = False
-
-    def whole(self, size: int) -> bool:
-        """Whether a file of that many bytes has no torn end."""
-        return size > 0 and (self.end == size or (self.padded and self.end > 0))
-
-
-NOTHING = Measure(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +87,7 @@ class WholeFiles(ABC):
     def cut(self, path: str, size: int, start: int, end: int, max_bytes: int) -> tuple[int, int]: ...
 
     @abstractmethod
-    def pieces(self, file: str, low: int, high: int) -> list[Span]: ...
+    def pieces(self, file: str, low: int, high: int, gaps: Sequence[Gap]) -> list[Span]: ...
 
     def grows(self, path: str) -> bool:  # noqa: ARG002  (of Arrow it depends on the file)
         """Whether a whole file may become a longer one."""
@@ -133,15 +114,22 @@ class WholeFiles(ABC):
             return Extent(units, torn=True, hopeless=True)
         return Extent(units) if units > start or 0 < known.end == size else None
 
-    def extent(self, path: str, size: int) -> Extent:
+    def extent(self, path: str, size: int, *, over_gaps: bool = True) -> Extent:
         """Of the first `size` bytes of a file that nothing is waited for in."""
         measure = self.measured(path, size)
+        measure = measure if over_gaps else measure.before_gaps()
         torn = not measure.whole(size)
         return Extent(self.readable(path, measure, torn=torn), torn, measure.hopeless)
 
     def readable(self, path: str, measure: Measure, *, torn: bool) -> int:  # noqa: ARG002  (text ends with a line)
         """Units that can be read, of those that are whole."""
         return measure.units
+
+    def gaps(self, path: str, size: int, end: int) -> list[Gap]:
+        """Those before unit `end`, which the first `size` bytes of a file hold."""
+        _, known = self._measures.get(path, (0, NOTHING))
+        known = known if known.units >= end else self.measured(path, size)
+        return [gap for gap in known.gaps if gap.unit < end]
 
     def whole_bytes(self, path: str, offset: int, size: int) -> int:  # noqa: ARG002  (of text the offset says it)
         """How far the bytes of a file, as measured last, will never change."""
@@ -151,17 +139,25 @@ class WholeFiles(ABC):
         if span.torn is not None:
             measure = self.measured(path, span.torn)
             end = measure.end if measure.units else 0
-            raw = self.fs.cat_file(path, end, min(span.torn, end + RAW_BYTES)) if end < span.torn else b""
-            return Broken(span.file, span.start, raw, span.torn - end)
+            end = next((gap.start for gap in measure.gaps if gap.unit >= span.start), end)
+            return Broken(span.file, span.start, self._raw(path, end, span.torn), span.torn - end)
+        if span.gap is not None:
+            start, end = span.gap.start, span.gap.end
+            return Broken(span.file, span.start, self._raw(path, start, end), end - start, piece=True)
         try:
             return self._surely(path, lambda stream: self.take(path, stream, span, columns))
         except NotWhole:
             size = int(self.fs.size(path))
-            raw = self.fs.cat_file(path, 0, min(size, RAW_BYTES)) if size and span.start == 0 else b""
+            raw = self._raw(path, 0, size) if span.start == 0 else b""
             return Broken(span.file, span.start, raw, size, piece=True)
 
+    def _raw(self, path: str, start: int, end: int) -> bytes:
+        """The first bytes of `[start, end)`."""
+        return bytes(self.fs.cat_file(path, start, min(end, start + RAW_BYTES))) if start < end else b""
+
     def measured(self, path: str, size: int, *, sure: bool = True) -> Measure:
-        """What is whole of the first `size` bytes. `sure`: a torn end is looked at twice, the second time in memory."""
+        """What is whole of the first `size` bytes. `sure`: a torn end is looked at twice, the second time in memory,
+        as what can never be read always is."""
         if not size:
             return NOTHING
         before, known = self._measures.get(path, (0, NOTHING))
@@ -171,15 +167,15 @@ class WholeFiles(ABC):
         lost_at, known = (known.end if known.hopeless else None), replace(known, hopeless=False)
 
         def attempt(stream: IO[bytes]) -> Measure:
-            found = self.measure(_first(stream, size), size, known)
+            found = self.measure(cast("IO[bytes]", _Prefix(stream, size)), size, known)
             return replace(found, hopeless=False) if found.hopeless and _is_unwritten(stream, size) else found
 
         try:
             found = self._once(path, attempt)
         except NotWhole:
             found = known
-        sure = sure or (found.hopeless and found.end != lost_at)
-        if sure and not found.whole(size):
+        lost = (found.hopeless and found.end != lost_at) or found.gaps != known.gaps
+        if lost or (sure and not found.whole(size)):
             try:
                 found = self._again(path, attempt)
             except NotWhole:
@@ -227,9 +223,11 @@ class WholeFiles(ABC):
 
 
 class _Prefix(io.RawIOBase):
-    """The first `size` bytes of a longer stream."""
+    """The first `size` bytes of a stream, which may be longer. However much is asked for, as by a damaged length, it
+    takes memory for what is there."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
+        self.path = getattr(stream, "path", "")
         self._stream = stream
         self._size = size
         self._at = 0
@@ -247,18 +245,17 @@ class _Prefix(io.RawIOBase):
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
         self._stream.seek(self._at)
-        data = self._stream.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
+        data = self._stream.read(left if size is None or size < 0 else min(size, left))
         self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
         return len(data)
-
-
-def _first(stream: IO[bytes], size: int) -> IO[bytes]:
-    longer = stream.seek(0, io.SEEK_END) > size
-    stream.seek(0)
-    return cast("IO[bytes]", _Prefix(stream, size)) if longer else stream
 
 
 def _is_unwritten(stream: IO[bytes], size: int) -> bool:
@@ -294,10 +291,11 @@ class RowFiles(WholeFiles):
     ) -> Rows:
         del raws  # what quarantine has of them is text, without their types
         found: list[pa.Table] = []
+        gaps = self.gaps(path, int(self.fs.size(path)), max(offsets) + 1) if offsets else []
         for _, group in groupby(offsets, lambda row: row // SPAN_ROWS):
             rows = list(group)
             low, high = min(rows), max(rows) + 1
-            block = self.read(path, Span(file, low, high, low, high), columns)
+            block = self.read(path, Span(file, low, high, low, high, gaps=_before(gaps, high)), columns)
             if not isinstance(block, Rows) or block.table.num_rows < high - low:
                 raise SourceError(f"{path} cannot be read any more", hint="put it back as it was", path=path)
             found.append(block.table.take(pa.array([row - low for row in rows], pa.int64())))
@@ -312,5 +310,10 @@ class RowFiles(WholeFiles):
         at = min(end, start + max(1, max_bytes // per_row))
         return at, (at - start) * per_row
 
-    def pieces(self, file: str, low: int, high: int) -> list[Span]:
-        return [Span(file, at, min(at + SPAN_ROWS, high), low, high) for at in range(low, high, SPAN_ROWS)]
+    def pieces(self, file: str, low: int, high: int, gaps: Sequence[Gap]) -> list[Span]:
+        cuts = [(at, min(at + SPAN_ROWS, high)) for at in range(low, high, SPAN_ROWS)]
+        return [Span(file, start, end, low, high, gaps=_before(gaps, end)) for start, end in cuts]
+
+
+def _before(gaps: Sequence[Gap], end: int) -> tuple[Gap, ...]:
+    return tuple(gap for gap in gaps if gap.unit < end)

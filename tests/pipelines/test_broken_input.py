@@ -8,7 +8,7 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-from formats import GROWING, WAYS, csv
+from formats import GROWING, WAYS, csv, pieces_of
 
 from headrace.config import Settings
 from headrace.errors import SourceChanged
@@ -17,6 +17,7 @@ from headrace.quarantine import read_quarantine
 from headrace.shard import ShardRecord, read_shard
 from headrace.store import open_store
 from pipelines.pipeline import Pipeline
+from pipelines.sources import members
 
 T0 = 1_700_000_000
 GOOD = [{"id": f"g{i}", "ts": T0 + i % 600, "user": f"u{i % 40}", "price": (i % 80) / 8} for i in range(2_000)]
@@ -156,13 +157,46 @@ def test_a_replay_of_every_record_of_a_file_that_grew_is_the_same(tmp_path, name
 
 
 def test_an_end_that_can_never_be_read_is_said(tmp_path, caplog):
-    for number, data in enumerate((WAYS["a.jsonl.gz"](GOOD), b"garbage", WAYS["a.jsonl.gz"](GOOD))):
+    """Once; and what follows in the newest file is read all the same."""
+    for number, data in enumerate((WAYS["a.jsonl.gz"](GOOD[:999]), b"garbage", WAYS["a.jsonl.gz"](GOOD[999:]))):
         with (tmp_path / "shown.jsonl.gz").open("ab") as file:
             file.write(data)
         _, records = run(tmp_path, tmp_path / "loop", "shown.jsonl.gz", drain=False)
-        assert caplog.text.count("source.broken stream=impression partition=files files=1") == (number > 0)
+        assert caplog.text.count("source.broken stream=impression partition=files files=1 pieces=0") == (number > 0)
     counts = records[-1].counts["impression/files"]
     assert (counts["read"], counts["invalid"]) == (len(GOOD) + 1, 1)
+
+
+def gapped(folder, name):
+    """Of a file, and of the same with garbage in it: events that were read while it was the newest, store, records."""
+    some, found = pieces_of(name, GOOD, 200), []
+    for kind, more in (("clean", []), ("mixed", [b"garbage"])):
+        (folder / kind).mkdir()
+        (folder / kind / f"shown{name[1:]}").write_bytes(b"".join([*some[:5], *more, *some[5:]]))
+        _, records = run(folder / kind, folder / f"{kind} loop", f"shown{name[1:]}", drain=False)
+        read = records[-1].counts["impression/files"]["read"]
+        found.append((read, *run(folder / kind, folder / f"{kind} loop", f"shown{name[1:]}")))
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.arrows"])
+def test_garbage_in_the_middle_of_the_only_file_costs_nothing_else(tmp_path, name, caplog):
+    (read, *clean), (more, store, records) = gapped(tmp_path, name)
+    assert (read, more) == (len(GOOD), len(GOOD) + 1)
+    assert rows_of(store, records) == rows_of(*clean)
+    assert [s.sha256 for r in records for s in r.shards] == [s.sha256 for r in clean[1] for s in r.shards]
+    row = next(row for row in refused_of(store, records) if row["reason"] != "late")
+    assert (row["reason"], row["raw"], row["size"]) == ("broken_piece", b"garbage", 7)
+    assert "source.broken stream=impression partition=files files=0 pieces=1" in caplog.text
+    pipeline = pipeline_of(tmp_path / "mixed", tmp_path / "mixed loop", f"shown{name[1:]}")
+    assert all(pipeline.replay(record.seq).same for record in records)
+
+
+def test_twin_without_gaps_what_follows_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(members, "resumed", lambda *args: None)
+    (_, *clean), (more, store, records) = gapped(tmp_path, "a.jsonl.gz")
+    assert more == len(GOOD) // 2 + 1
+    assert len(rows_of(store, records)) < len(rows_of(*clean))
 
 
 def test_a_file_that_is_read_again_from_its_beginning_counts_nothing_twice(tmp_path):

@@ -12,29 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import fastavro
 import pytest
+from folders import LIMITS, ROWS, STREAM, WANTED, Reader, known, replayed
 from formats import GROWING, WAYS, avro, avro_in, csv, lines, packed, parquet
 
 from headrace.errors import SettingsError, SourceChanged, SourceError, WrongType
-from headrace.features import Feature
-from pipelines.events import Limits, Stream
 from pipelines.parse import parse
 from pipelines.sources import packed as packed_module
 from pipelines.sources import whole as whole_module
 from pipelines.sources.files import FileSource
 from pipelines.sources.packed import PackedLines
 from pipelines.sources.pattern import PatternSource, source_of
-
-ROWS = [{"id": f"e{i}", "t": 1_700_000_000 + i, "user": i % 7, "x": i / 3 if i % 5 else None} for i in range(1_000)]
-STREAM = Stream(
-    name="impression",
-    role="impression",
-    id="id",
-    time="t",
-    time_unit="s",
-    features=(Feature("user", "id", ("user",)), Feature("x", "number", ("x",))),
-)
-LIMITS = Limits(65_536, 1 << 62)
-
 
 WHOLE = [name for name in WAYS if name not in ("a.jsonl", "a.csv")]
 
@@ -55,47 +42,6 @@ def all_of(source, budget=1 << 30, drain=True):
             if reach.caught_up:
                 break
     return events, refused
-
-
-class Reader:
-    """Reads a folder tick by tick as a pipeline does; `ranges` is what its records would say."""
-
-    def __init__(self, folder, fresh=False):
-        self.folder, self.fresh = folder, fresh
-        self.source = FileSource(str(folder))
-        self.at, self.identity, self.aside = self.source.first("files"), None, None
-        self.events, self.refused, self.ranges = [], [], []
-
-    def tick(self, budget=1 << 30, drain=False):
-        source = self.source = FileSource(str(self.folder)) if self.fresh else self.source
-        reach = source.reach("files", self.at, self.identity, max_bytes=budget, drain=drain, aside=self.aside)
-        made = self.at, reach.position, json.loads(json.dumps(reach.identity))
-        if made[0] != made[1]:
-            assert reach.size > 0
-            self.ranges.append(made)
-            events, refused = replayed(source, *made)
-            self.events += events
-            self.refused += refused
-        self.at, self.identity = made[1:]
-        self.aside = self.aside if reach.aside is None else reach.aside
-        return reach
-
-
-def replayed(source, start, end, identity):
-    """(events, refused) of one range."""
-    events, refused = [], []
-    for span in source.spans("files", start, end, identity):
-        found = parse(STREAM, LIMITS, source.read(span, STREAM.columns))
-        events += [row for table in found.events for row in table.to_pylist()]
-        refused += [(f"{span.file}:{one.offset}", one.reason) for one in found.refused]
-    return events, refused
-
-
-def known(events):
-    return [(e["_id"], e["_ts"], int(e["user"]), None if e["x"] is None else round(e["x"], 9)) for e in events]
-
-
-WANTED = [(r["id"], r["t"] * 1_000_000, r["user"], None if r["x"] is None else round(r["x"], 9)) for r in ROWS]
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 5_000])
@@ -246,7 +192,7 @@ def test_an_end_that_can_never_become_whole_is_refused_at_once_and_once(tmp_path
     reader = Reader(tmp_path, fresh)
     (tmp_path / name).write_bytes(good)
     reader.tick()
-    for more in (junk, WAYS[name](ROWS[:300]), b"and more"):
+    for more in (junk, b"and more" * 1_000, b"and more"):
         with (tmp_path / name).open("ab") as file:
             file.write(more)
         for _ in range(2):
@@ -469,8 +415,9 @@ def test_a_broken_file_goes_to_quarantine_and_its_neighbours_never_notice(tmp_pa
     (tmp_path / f"b{ending}").write_bytes(bad[broken])
     (tmp_path / f"c{ending}").write_bytes(WAYS[name](ROWS[400:]))
     events, refused = all_of(FileSource(str(tmp_path)), drain=False)
-    assert known(events) == WANTED
-    inside = name == "a.parquet" and broken == "header"  # its footer is at the end
+    inside = name in ("a.parquet", "a.json.gzip") and broken == "header"  # a footer, or a member, follows
+    left = WANTED[10:50] if inside and name == "a.json.gzip" else []
+    assert known(events) == [*WANTED[:400], *left, *WANTED[400:]]
     assert refused == [(f"b{ending}:0", "broken_piece" if inside else "broken_file")]
 
 

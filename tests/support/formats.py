@@ -4,12 +4,15 @@ import gzip
 import io
 import json
 import zlib
+from itertools import pairwise
 
 import fastavro
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from fastavro.read import HEADER_SCHEMA
+
+SYNC = bytes.fromhex("8f1d40c6b27359ea0d94f36188a5c27e")
 
 
 def lines(rows):
@@ -51,13 +54,13 @@ def arrow_stream(rows):
     return sink.getvalue().to_pybytes()
 
 
-def avro(rows, codec="deflate"):
+def avro(rows, codec="deflate", sync_interval=4_000):
     kinds = {str: "string", int: "long", float: "double"}
     values = {name: next(row[name] for row in rows if row[name] is not None) for name in rows[0]}
     fields = [{"name": name, "type": ["null", kinds[type(value)]]} for name, value in values.items()]
     schema = {"type": "record", "name": "Event", "fields": fields}
     sink = io.BytesIO()
-    fastavro.writer(sink, schema, rows, codec=codec, sync_interval=4_000)
+    fastavro.writer(sink, schema, rows, codec=codec, sync_interval=sync_interval, sync_marker=SYNC)
     return sink.getvalue()
 
 
@@ -85,6 +88,25 @@ def avro_in(rows, codec):
 
 def in_pieces(way, rows, size=100):
     return b"".join(way(rows[at : at + size]) for at in range(0, len(rows), size))
+
+
+def avro_blocks(data):
+    """The bytes of the header, then of each block."""
+    file = io.BytesIO(data)
+    fastavro.schemaless_reader(file, HEADER_SCHEMA, None)
+    ends = [0, file.tell()]
+    while ends[-1] < len(data):
+        for kind in ("long", "bytes"):
+            fastavro.schemaless_reader(file, kind, None)
+        ends.append(file.seek(16, io.SEEK_CUR))
+    return [data[low:high] for low, high in pairwise(ends)]
+
+
+def pieces_of(name, rows, size=100):
+    """The pieces of a file that grows, of about so many rows each; the first of Avro is its header."""
+    if name == "a.avro":
+        return avro_blocks(avro(rows, sync_interval=40 * size))
+    return [WAYS[name](rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
 WAYS = {
