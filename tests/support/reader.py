@@ -8,7 +8,7 @@
     json, yaml, ini     parsed; sql: parsed by SQLite
     text                must be in what the commands before it print: words in their order, any number for a number
 
-Ports that a page names are changed for free ones, so that nothing else on the machine is met. What changes a machine
+Ports that a page names are changed for free ones, so that nothing else here is met. What changes a machine
 (`MACHINE`) is done in one of its own (machine.py), and nowhere else. What is not done: the list of the test, and tools
 that are not installed (`WHERE_PRESENT`).
 """
@@ -321,8 +321,8 @@ class Reader:
             self._environment.pop("HEADRACE__SERVE__PORT", None)
 
     def _changed(self, text: str) -> str:
-        """The text with free ports."""
-        return PORT.sub(lambda match: match[1] + str(self._port(int(match[2]))), text)
+        """The text with free ports; as it is on a machine of one's own."""
+        return text if self.machine else PORT.sub(lambda match: match[1] + str(self._port(int(match[2]))), text)
 
     def _port(self, number: int) -> int:
         """A free one that stands for this one; neighbours stay neighbours, as the five of [observe] must."""
