@@ -26,7 +26,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
 
 A control record (`rollback_of`, `pin_of`) repeats the head but for what it changes. A rollback takes from its target
 all that says what is served: model, schema, prior, offset, digest, lineage, watermark_us, max_emit_us; it keeps the
-cursor and holds every shard record that the head had learned and the target had not.
+cursor, holds every shard record that the head had learned and the target had not, and releases every one that the
+target had learned and the head had not: one that goes forward again, over an earlier rollback, brings those back.
 
 The table of a version is
 
@@ -201,7 +202,7 @@ def rollback_of(
     """The record that goes back to version `to`. NotFound if its table cannot be reached any more."""
     target = read(to)
     path_to(to, read, [head.snapshot])
-    forgotten = trained_since(to, head.version, read)
+    forgotten, again = trained_since(to, head.version, read), trained_since(head.version, to, read)
     return replace(
         _control(head, "rollback", now_us, code),
         to=to,
@@ -214,7 +215,8 @@ def rollback_of(
         watermark_us=target.watermark_us,
         max_emit_us=target.max_emit_us,
         held=forgotten,
-        held_now=union(head.held_now, forgotten),
+        released=again,
+        held_now=difference(union(head.held_now, forgotten), again),
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -157,6 +158,32 @@ def test_a_rollback_serves_what_its_target_served_and_holds_what_came_after() ->
     assert (back.offset, back.digest, back.max_emit_us, back.watermark_us) == (-1.0, {"sum": "1"}, 5, 6)
     assert (back.cursor, back.held, back.held_now) == (Cursor(3, "ab"), ((2, 4),), ((2, 4), (7, 8)))
     assert (back.requests["cursor"], back.created_at_us) == ({"seq": 1, "sha256": ""}, 77)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["train", "hold", "release", "rollback"]), st.integers(0, 30)), max_size=16))
+def test_whatever_is_rolled_back_to_a_shard_is_learned_or_held_and_never_both(steps) -> None:
+    """Back, and forward again: a shard that is held although the weights have learned it could be released twice."""
+    records, read = [record(0, "start")], lambda version: records[version]
+    seen = 0
+    for what, which in steps:
+        head, next_, held = records[-1], len(records), sorted(numbers(records[-1].held_now))
+        if what == "rollback":
+            records.append(rollback_of(head, which % next_, read, now_us=0, code="x"))
+        elif what == "release" and held:
+            one = ((held[which % len(held)], held[which % len(held)] + 1),)
+            left = difference(head.held_now, one)
+            records.append(replace(record(next_, trained=one, released=one), held_now=left))
+        elif what in ("train", "hold"):
+            one, seen = ((seen, seen + 1),), seen + 1
+            held_now = union(head.held_now, one) if what == "hold" else head.held_now
+            changed = {"held": one} if what == "hold" else {"trained": one}
+            records.append(record(next_, "hold" if what == "hold" else "delta", **changed, held_now=held_now))
+        learned = trained_in(len(records) - 1, read)
+        assert union(learned, records[-1].held_now) == (((0, seen),) if seen else ())
+        assert not numbers(learned) & numbers(records[-1].held_now)
+    for before, after in pairwise(records):
+        told = difference(union(before.held_now, after.held), after.released)
+        assert told == after.held_now  # a record says what it changes
 
 
 def test_a_rollback_to_what_is_gone_is_refused() -> None:

@@ -70,6 +70,17 @@ def test_a_rollback_over_a_release_holds_them_again(feed: Any) -> None:
     assert learned(loop) == [0, 3, 4]
 
 
+def test_what_a_rollback_forward_brings_back_is_learned_and_cannot_be_released(feed: Any) -> None:
+    loop, trainer = rolled_back(feed)
+    control.rollback(loop.loop, 3, by="test", reason="", now_us=0)
+    assert (versions(loop)[-1].held_now, versions(loop)[-1].released) == (((3, 4),), ((1, 3),))
+    loop.rows(60)
+    trainer.step()
+    trainer.step(request=release(loop, (1, 3)))
+    assert "shard record 1 is not held" in versions(loop)[-1].requests["outcomes"][0]["outcome"]
+    assert learned(loop) == [0, 1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("shards", "reason"),
     [((0, 1), "shard record 0 is not held"), ((2, 4), "shard record 3 is not held"), ((9, 10), "is not held")],
