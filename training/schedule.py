@@ -71,8 +71,8 @@ def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
 
 
 def checkpoint_due(now_us: int, newest_us: int | None, every_s: float) -> bool:
-    """newest_us: when the newest checkpoint was named; None = there is none."""
-    return newest_us is None or now_us - newest_us >= every_s * 1e6
+    """newest_us: when the newest checkpoint was named; None = there is none. One in the future: the clock was set back."""
+    return newest_us is None or not 0 <= now_us - newest_us < every_s * 1e6
 
 
 def snapshot_due(version: int, newest: int, every: int) -> bool:
