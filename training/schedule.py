@@ -71,7 +71,10 @@ def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
 
 
 def checkpoint_due(now_us: int, newest_us: int | None, every_s: float) -> bool:
-    """newest_us: when the newest checkpoint was named; None = there is none. One in the future: the clock was set back."""
+    """newest_us: when the newest checkpoint was named; None = there is none.
+
+    One that lies in the future is of a clock that was set back since.
+    """
     return newest_us is None or not 0 <= now_us - newest_us < every_s * 1e6
 
 
