@@ -122,8 +122,19 @@ class Trainer:
         return self._record
 
     def step(self, *, request: Entry | None = None) -> Entry | None:
-        """Makes the next version, if something is due or a request asks for one. Busy, LogRewritten, DamagedFile."""
-        return self._step([] if request is None else [request])
+        """Makes the next version, if something is due; or all that a request, and those open before it, ask for.
+
+        Busy, LogRewritten, DamagedFile.
+        """
+        if request is None:
+            return self._step([])
+        since = Follower(self._requests, record_of.answered(self._record)).poll()
+        asked = [one for one in since if REQUESTS.get(one.kind) == ROLE and one.seq <= request.seq]
+        made: Entry | None = None
+        while asked:
+            made = self._step(asked) or made
+            asked = record_of.unanswered(self._record, asked)
+        return made
 
     def run(self, *, stop: Callable[[], bool], poll_s: float = 0.2) -> None:
         """Resident: steps whenever something is due, until `stop()` or a request says so. Waits while another lives."""
@@ -140,7 +151,7 @@ class Trainer:
                 self._collector.run(self._now_us())
                 asked += [request for request in requests.poll() if REQUESTS.get(request.kind) == ROLE]
                 if any(request.kind == "stop" for request in asked):
-                    self._commit(self._next("delta", asked, "stopped"))
+                    self._say_stopped(asked)
                     break
                 room = self._room.left()
                 try:
@@ -167,6 +178,14 @@ class Trainer:
         self._files.drop()
         self._claim.release()
 
+    def _say_stopped(self, asked: Sequence[Entry]) -> None:
+        try:
+            self._commit(self._next("delta", asked, "stopped"))
+        except LostRace:
+            self._fold()
+            if left := record_of.unanswered(self._record, asked):
+                self._say_stopped(left)
+
     def _step(self, asked: Sequence[Entry]) -> Entry | None:
         self._claim.take()
         if self._dirty:
@@ -184,7 +203,7 @@ class Trainer:
                 version = self._train(records, now) if records else self._empty(now)
         except LostRace:
             self._fold()
-            return self._step(asked)
+            return self._step(record_of.unanswered(self._record, asked))
         metrics.STEP_SECONDS.observe(time.monotonic() - began)
         return version
 

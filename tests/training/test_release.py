@@ -124,6 +124,20 @@ def test_what_makes_the_weights_overflow_stays_held(feed: Any) -> None:
     assert parameters(trainer) == before
 
 
+def test_a_request_answers_those_that_nobody_answered_before_it(feed: Any) -> None:
+    """They were asked while no trainer ran; the cursor of the requests would pass over them for ever."""
+    loop, trainer = rolled_back(feed)
+    asked = [release(loop, (1, 2)), release(loop, (9, 10)), ask(loop.loop, "retrain", {}, by="test", now_us=0)]
+    later = ask(loop.loop, "retrain", {}, by="test", now_us=0)
+    trainer.step(request=asked[-1])
+    told = [one for record in versions(loop) for one in record.requests.get("outcomes", [])]
+    assert [one["seq"] for one in told] == [request.seq for request in asked]
+    assert [one["outcome"].partition(":")[0] for one in told] == ["released", "refused", "nothing to train"]
+    trainer.step(request=later)
+    assert versions(loop)[-1].requests["cursor"]["seq"] == later.seq
+    assert learned(loop) == [0, 1, 3]
+
+
 def test_a_resident_trainer_answers_requests_in_their_order(feed: Any) -> None:
     loop, trainer = rolled_back(feed)
     asked = [
