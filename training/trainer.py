@@ -271,11 +271,13 @@ class Trainer:
         examples = ahead(records, lambda record: examples_in(self._shards, record, self._schema))
         self._dirty = True
         self._judge.begin()
-        candidate = learned(self._state, records, examples, self._frozen())
+        candidate = learned(self._state, records, examples, self._frozen(), self._look)
         if candidate is None:
             return self._commit(released())
         result = encoded(self._state, self._published, self._template, candidate.newest, self._encoding())
-        decision = decide(result.report, self._limits())
+        decision = decide(replace(self._report(candidate, result), surprise=None), self._limits())
+        if decision.action == "publish":
+            decision = self._tried(candidate, result, decision)
         if decision.action == "publish":
             return self._publish(candidate, result, decision, self._judge.trial, None, released)
         self._undo(result)
