@@ -13,6 +13,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     trained, held, released   numbers of shard records whose state this record changes: half-open ranges [from, to)
     held_now      all that are held after this record
     batch         rows of a step, where the clock chose them (training/pace.py); else not there
+    due_until     number of the newest shard record that a trigger or a request said to learn, while one up to it waits;
+                  else not there. The rest of a due backlog is learned after a restart, too
     watermark_us  of the newest shard record trained
     max_emit_us   greatest emit time among all rows in the lineage: no label that came later was learned from
     delta         {"path", "sha256", "bytes"} of the change (headrace/delta.py), null where the table is that of `base`
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 KINDS = ("start", "delta", "hold", "rollback", "pin")
+
+OPTIONAL = ("batch", "due_until")
+"""Fields that are not there where they are None."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Sets of record numbers as sorted, disjoint, half-open ranges."""
@@ -94,6 +99,7 @@ class VersionRecord:
     held: Ranges = ()
     released: Ranges = ()
     batch: int | None = None
+    due_until: int | None = None
     held_now: Ranges = ()
     watermark_us: int | None = None
     max_emit_us: int | None = None
@@ -120,8 +126,9 @@ class VersionRecord:
         """The JSON body of the record; `version` and `kind` are the log's `seq` and `kind`."""
         body = asdict(self)
         del body["version"], body["kind"]
-        if self.batch is None:
-            del body["batch"]
+        for name in OPTIONAL:
+            if body[name] is None:
+                del body[name]
         body["cursor"] = self.cursor.to_json() if self.cursor else None
         for name in ("trained", "held", "released", "held_now"):
             body[name] = [list(pair) for pair in getattr(self, name)]
@@ -138,8 +145,9 @@ class VersionRecord:
                 version=entry.seq,
             )
         try:
-            names = [name for name in cls.__dataclass_fields__ if name not in ("version", "kind", "batch")]
-            body = {name: entry.body[name] for name in names} | {"batch": entry.body.get("batch")}
+            names = cls.__dataclass_fields__.keys() - {"version", "kind", *OPTIONAL}
+            body = {name: entry.body[name] for name in sorted(names)}
+            body |= {name: entry.body.get(name) for name in OPTIONAL}
         except KeyError as missing:
             raise DamagedFile(
                 f"version {entry.seq} has no field {missing}",

@@ -410,11 +410,16 @@ class Trainer:
             verdicts=(verdict.to_json(),),
             requests=self._next("rollback", asked, "rolled back").requests,
         )
-        entry = self._log.append(record.kind, record.to_body(), self._head)
+        entry = self._log.append(record.kind, self._still_due(record).to_body(), self._head)
         lines.VERSION_ROLLED_BACK(verdict.reason, version=entry.seq, to=verdict.anchor)
         metrics.VERSIONS.labels(record.kind).inc()
         self._recover()
         return entry
+
+    def _still_due(self, record: VersionRecord) -> VersionRecord:
+        """`record`, with how far a trigger said to learn, if some of that waits after it."""
+        learned = record.cursor.seq if record.cursor is not None else -1
+        return replace(record, due_until=self._due_until if self._due_until > learned else None)
 
     def _trial_json(self) -> dict[str, Any]:
         return {"trial": self._judge.trial.to_json()} if self._judge.trial is not None else {}
@@ -436,6 +441,7 @@ class Trainer:
 
     def _commit(self, record: VersionRecord) -> Entry:
         """Steps 7 and 8."""
+        record = self._still_due(record)
         hit("trainer.before_commit")
         entry = self._log.append(record.kind, record.to_body(), self._head)
         hit("trainer.committed")
@@ -472,6 +478,7 @@ class Trainer:
         newest = self._history.newest(self._record, 2 * RECENT)
         self._past = Past(self._settings.gate.surprise).after(newest)
         self._decided_us = record_of.decided_us(newest, None)
+        self._due_until = max(self._due_until, -1 if self._record.due_until is None else self._record.due_until)
         self._norm = norm_of(self._state.tower_weights()) if self._state.rows else None
         self._files.begin(self._history.made_us(self._record.checkpoint))
         self._waiting = Waiting(self._shards, self._record.cursor, self._schema)
