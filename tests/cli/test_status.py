@@ -93,6 +93,18 @@ def test_what_was_decided_last_outlives_a_version_that_decided_nothing() -> None
     assert written(version(0, "start"), trained, version(2, "delta"), version(3, "pin"))["decided_us"] == 1
 
 
+def test_freshness_is_that_of_the_version_that_answers_also_where_one_is_pinned() -> None:
+    learned = [version(seq, "delta", watermark_us=seq * 1_000_000) for seq in (1, 2, 3)]
+    pin = version(4, "pin", pinned=1, watermark_us=3_000_000)
+    for records, expected in ((learned, 7.0), ([*learned, pin], 9.0)):
+        loop = open_loop(open_store(f"memory://status-{next(numbers)}"), "feed")
+        head = None
+        for record in (version(0, "start"), *records):
+            head = loop.version_log().append(record.kind, record.to_body(), head)
+        state = state_of(loop, config.parse(SETTINGS), now_us=10_000_000)
+        assert state["freshness_s"] == expected
+
+
 def test_a_rollback_by_the_trainer_is_told_until_a_verdict_is_good() -> None:
     trial = {"trial": {"rollbacks": 1}}
     back = version(2, "rollback", to=0, held=((0, 1),), gate={"by": "trainer", "reason": "log-loss 2.0", **trial})
