@@ -219,15 +219,20 @@ class Trainer:
         if self._stopped() and not asked:
             return []
         waiting, on = self._waiting.poll(), self._settings.train.on
+        decided = bool(asked) or not waiting or waiting[0].seq <= self._due_until
+        if not decided and not self._is_due(self._waiting.rows):  # before a look at each: a day of them may wait
+            return []
         records = schedule.candidate(waiting, on=on)
         if records and records[0].seq > self._due_until:
             ready = schedule.ready(waiting, on=on)
-            rows = sum(record.rows for record in ready)
-            triggers = self._settings.train.triggers
-            if not asked and not due(triggers, rows=rows, decided_us=self._decided_us, now_us=self._now_us()):
+            if not asked and not self._is_due(sum(record.rows for record in ready)):
                 return []
             self._due_until = ready[-1].seq
         return schedule.smallest(records) if records and records[0].seq <= self._singly_until else records
+
+    def _is_due(self, rows: int) -> bool:
+        triggers = self._settings.train.triggers
+        return due(triggers, rows=rows, decided_us=self._decided_us, now_us=self._now_us())
 
     def _train(self, records: Sequence[ShardRecord], asked: Sequence[Entry]) -> Entry:
         """Steps 1 to 8."""

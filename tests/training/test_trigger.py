@@ -41,6 +41,22 @@ def test_rows_wait_for_their_number(feed: Any) -> None:
     assert trainer.step().body["trained"] == [[1, 4]]
 
 
+def test_while_nothing_is_due_nobody_looks_at_each_record(feed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a day of them that took 0.3 s, five times a second."""
+    from training import schedule
+
+    loop, trainer, clock = begun(feed, every_s=60)
+    loop.rows(20)
+    looked: list[int] = []
+    candidate = schedule.candidate
+    monkeypatch.setattr(schedule, "candidate", lambda *args, **more: looked.append(1) or candidate(*args, **more))
+    assert trainer.step() is None
+    assert not looked
+    clock.us += 60 * S
+    assert trainer.step().body["trained"] == [[1, 2]]
+    assert looked
+
+
 def test_more_rows_than_a_candidate_has_are_waited_for_and_learned(feed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from training import schedule
 
