@@ -52,6 +52,18 @@ def test_a_pin_is_set_and_ended(loop, publisher) -> None:
         control.pin(loop, None, by="ada", reason="", now_us=9)
 
 
+def test_what_only_a_later_record_leads_to_cannot_be_pinned(loop, publisher) -> None:
+    """A snapshot is written aside and named later. Once the head names a newer one, nothing would lead to the pin."""
+    kept = publisher.snapshot()
+    publisher.delta({"linear": {7: [5.0]}}, snapshot=None)
+    publisher.delta({"linear": {7: [6.0]}}, snapshot=kept)
+    loop.store.delete("models/default/log/000000000003.json")
+    with pytest.raises(NotFound, match="no snapshot lies between") as error:
+        control.pin(loop, 5, by="ada", reason="", now_us=9)
+    assert "versions list" in error.value.hint
+    control.pin(loop, 6, by="ada", reason="", now_us=9)
+
+
 @pytest.mark.parametrize("version", [-1, 5, 99])
 def test_unknown_versions_are_refused(loop, publisher, version) -> None:
     for ask in (control.rollback, control.pin):
