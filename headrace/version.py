@@ -210,7 +210,7 @@ def rollback_of(
     """The record that goes back to version `to`. NotFound if its table cannot be reached any more."""
     target = read(to)
     path_to(to, read, [head.snapshot])
-    forgotten, again = trained_since(to, head.version, read), trained_since(head.version, to, read)
+    forgotten, again = learned_apart(head, target, read)
     return replace(
         _control(head, "rollback", now_us, code),
         to=to,
@@ -288,26 +288,19 @@ def contains(ranges: Ranges, seq: int) -> bool:
     return any(low <= seq < high for low, high in ranges)
 
 
-def trained_since(to: int, version: int, read: Callable[[int], VersionRecord]) -> Ranges:
-    """Shard records that the table of `version` has learned from and that of `to` has not.
+def learned_apart(
+    head: VersionRecord, target: VersionRecord, read: Callable[[int], VersionRecord]
+) -> tuple[Ranges, Ranges]:
+    """Shard records that the table of `head` has learned from and that of `target` has not; and the other way round.
 
-    Both ways lead down to a common version, and no record below it is looked at: it may be collected.
+    Up to its cursor, a version of a lineage has learned a shard record or holds it. So nothing between the two is
+    looked at, and may be collected. A target that has no cursor has learned nothing.
     """
-    learned: Ranges = ()
-    known: Ranges = ()
-    ours: int | None = version
-    theirs: int | None = to
-    while ours != theirs:
-        if theirs is None or (ours is not None and ours > theirs):
-            assert ours is not None
-            record = read(ours)
-            learned = union(learned, record.trained if record.kind == "delta" else ())
-            ours = record.table_of
-        else:
-            record = read(theirs)
-            known = union(known, record.trained if record.kind == "delta" else ())
-            theirs = record.table_of
-    return difference(learned, known)
+    if target.cursor is None or head.cursor is None:
+        return trained_in(head.version, read), ()
+    new = ((target.cursor.seq + 1, head.cursor.seq + 1),) if target.cursor.seq < head.cursor.seq else ()
+    forgotten = difference(union(new, target.held_now), head.held_now)
+    return forgotten, difference(head.held_now, union(new, target.held_now))
 
 
 def tried(version: int, later: Iterable[VersionRecord]) -> str:

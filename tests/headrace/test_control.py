@@ -7,6 +7,7 @@ from handmade import Publisher
 
 from headrace import control
 from headrace.errors import InvalidTarget, NotFound
+from headrace.log import Cursor
 from headrace.loop import open_loop
 from headrace.store import open_store
 from headrace.version import VersionRecord
@@ -26,7 +27,8 @@ def publisher(loop):
     publisher = Publisher(loop.store)
     publisher.start()
     for version in range(1, 5):
-        publisher.delta({"linear": {7: [float(version)]}}, trained=((version - 1, version),))
+        learned = {"trained": ((version - 1, version),), "cursor": Cursor(version - 1, "")}
+        publisher.delta({"linear": {7: [float(version)]}}, **learned)
     return publisher
 
 
