@@ -55,7 +55,7 @@ def pin(loop: Loop, to: int | None, *, by: str, reason: str, now_us: int, model:
             raise InvalidTarget("no version is pinned", hint="nothing to do: replicas serve the newest version")
         if to is not None:
             _read(read, to, head)
-            path_to(to, read, [head.snapshot])
+            path_to(to, read)  # what is kept for it while it is pinned; a snapshot that a later one names is not
         return pin_of(head, to, now_us=now_us, code=__version__)
 
     return _append(loop, model, planned, {"action": "pin", "by": by, "reason": reason})

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +219,8 @@ class Follower:
         self._now = now
         self._checked_s = float("-inf")  # when the cursor was last known to be in the log
 
-    def poll(self) -> list[Entry]:
-        """The entries after the cursor, which moves past them; [] if there are none.
+    def poll(self, most: int = sys.maxsize) -> list[Entry]:
+        """The entries after the cursor, the first `most` of them, which moves past them; [] if there are none.
 
         `LogRewritten` if the record under the cursor is gone or differs (looked at first, and after every 10 s without
         news), or the next one does not continue it. `DamagedFile` and `NewerFormat` leave the cursor before the record
@@ -229,7 +230,7 @@ class Follower:
         entries: list[Entry] = []
         cursor = self.cursor
         try:
-            while (entry := self._next(cursor)) is not None:
+            while len(entries) < most and (entry := self._next(cursor)) is not None:
                 entries.append(entry)
                 cursor = entry.cursor()
         except HeadraceError:

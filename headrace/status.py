@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace import clock
 from headrace.clock import SECOND_US
-from headrace.errors import Busy, StoreError
+from headrace.errors import Busy, NotFound, StoreError
 from headrace.record import canonical
 
 if TYPE_CHECKING:
@@ -167,12 +167,12 @@ class Claim:
 
 
 def heartbeats(store: Store) -> list[Heartbeat]:
-    """All heartbeats, living or not; a file that does not parse is passed over, being advisory."""
+    """All heartbeats, living or not; a file that does not parse, or has gone, is passed over, being advisory."""
     found = []
     for path in store.list(FOLDER):
         try:
             found.append(Heartbeat(**json.loads(store.read(path))))
-        except (ValueError, TypeError):
+        except (NotFound, ValueError, TypeError):
             continue
     return found
 

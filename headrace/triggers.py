@@ -7,7 +7,8 @@ Due is what one of them, at least, says; without any of them, whatever waits, at
     min_rows   so many rows wait
 
 They look at levels, not at edges: what came due while the trainer was down, or twice, is due once, and all that waits
-then is learned. The first rows of a lineage are learned at once, so that something is served.
+then is learned. The first rows of a lineage are learned at once, so that something is served. So are the first after a
+decision that lies in the future, as a clock that was set back since says: else they would wait for that time to come.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def due(triggers: Triggers, *, rows: int, decided_us: int | None, now_us: int) -
     >>> [due(hourly, rows=9, decided_us=0, now_us=now_us) for now_us in (3_599_999_999, 3_600_000_000)]
     [False, True]
     """
-    if not rows or not triggers or decided_us is None:
+    if not rows or not triggers or decided_us is None or decided_us > now_us:
         return rows > 0
     if triggers.min_rows is not None and rows >= triggers.min_rows:
         return True

@@ -13,6 +13,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     trained, held, released   numbers of shard records whose state this record changes: half-open ranges [from, to)
     held_now      all that are held after this record
     batch         rows of a step, where the clock chose them (training/pace.py); else not there
+    due_until     number of the newest shard record that a trigger or a request said to learn, while one up to it waits;
+                  else not there. The rest of a due backlog is learned after a restart, too
     watermark_us  of the newest shard record trained
     max_emit_us   greatest emit time among all rows in the lineage: no label that came later was learned from
     delta         {"path", "sha256", "bytes"} of the change (headrace/delta.py), null where the table is that of `base`
@@ -27,7 +29,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
 
 A control record (`rollback_of`, `pin_of`) repeats the head but for what it changes. A rollback takes from its target
 all that says what is served: model, schema, prior, offset, digest, lineage, watermark_us, max_emit_us; it keeps the
-cursor and holds every shard record that the head had learned and the target had not.
+cursor, holds every shard record that the head had learned and the target had not, and releases every one that the
+target had learned and the head had not: one that goes forward again, over an earlier rollback, brings those back.
 
 The table of a version is
 
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 KINDS = ("start", "delta", "hold", "rollback", "pin")
+
+OPTIONAL = ("batch", "due_until")
+"""Fields that are not there where they are None."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Sets of record numbers as sorted, disjoint, half-open ranges."""
@@ -94,6 +100,7 @@ class VersionRecord:
     held: Ranges = ()
     released: Ranges = ()
     batch: int | None = None
+    due_until: int | None = None
     held_now: Ranges = ()
     watermark_us: int | None = None
     max_emit_us: int | None = None
@@ -120,8 +127,9 @@ class VersionRecord:
         """The JSON body of the record; `version` and `kind` are the log's `seq` and `kind`."""
         body = asdict(self)
         del body["version"], body["kind"]
-        if self.batch is None:
-            del body["batch"]
+        for name in OPTIONAL:
+            if body[name] is None:
+                del body[name]
         body["cursor"] = self.cursor.to_json() if self.cursor else None
         for name in ("trained", "held", "released", "held_now"):
             body[name] = [list(pair) for pair in getattr(self, name)]
@@ -138,8 +146,9 @@ class VersionRecord:
                 version=entry.seq,
             )
         try:
-            names = [name for name in cls.__dataclass_fields__ if name not in ("version", "kind", "batch")]
-            body = {name: entry.body[name] for name in names} | {"batch": entry.body.get("batch")}
+            names = cls.__dataclass_fields__.keys() - {"version", "kind", *OPTIONAL}
+            body = {name: entry.body[name] for name in sorted(names)}
+            body |= {name: entry.body.get(name) for name in OPTIONAL}
         except KeyError as missing:
             raise DamagedFile(
                 f"version {entry.seq} has no field {missing}",
@@ -202,7 +211,7 @@ def rollback_of(
     """The record that goes back to version `to`. NotFound if its table cannot be reached any more."""
     target = read(to)
     path_to(to, read, [head.snapshot])
-    forgotten = trained_since(to, head.version, read)
+    forgotten, again = learned_apart(head, target, read)
     return replace(
         following(head, "rollback", now_us=now_us, code=code),
         to=to,
@@ -215,7 +224,8 @@ def rollback_of(
         watermark_us=target.watermark_us,
         max_emit_us=target.max_emit_us,
         held=forgotten,
-        held_now=union(head.held_now, forgotten),
+        released=again,
+        held_now=difference(union(head.held_now, forgotten), again),
     )
 
 
@@ -280,26 +290,19 @@ def contains(ranges: Ranges, seq: int) -> bool:
     return any(low <= seq < high for low, high in ranges)
 
 
-def trained_since(to: int, version: int, read: Callable[[int], VersionRecord]) -> Ranges:
-    """Shard records that the table of `version` has learned from and that of `to` has not.
+def learned_apart(
+    head: VersionRecord, target: VersionRecord, read: Callable[[int], VersionRecord]
+) -> tuple[Ranges, Ranges]:
+    """Shard records that the table of `head` has learned from and that of `target` has not; and the other way round.
 
-    Both ways lead down to a common version, and no record below it is looked at: it may be collected.
+    Up to its cursor, a version of a lineage has learned a shard record or holds it. So nothing between the two is
+    looked at, and may be collected. A target that has no cursor has learned nothing.
     """
-    learned: Ranges = ()
-    known: Ranges = ()
-    ours: int | None = version
-    theirs: int | None = to
-    while ours != theirs:
-        if theirs is None or (ours is not None and ours > theirs):
-            assert ours is not None
-            record = read(ours)
-            learned = union(learned, record.trained if record.kind == "delta" else ())
-            ours = record.table_of
-        else:
-            record = read(theirs)
-            known = union(known, record.trained if record.kind == "delta" else ())
-            theirs = record.table_of
-    return difference(learned, known)
+    if target.cursor is None or head.cursor is None:
+        return trained_in(head.version, read), ()
+    new = ((target.cursor.seq + 1, head.cursor.seq + 1),) if target.cursor.seq < head.cursor.seq else ()
+    forgotten = difference(union(new, target.held_now), head.held_now)
+    return forgotten, difference(head.held_now, union(new, target.held_now))
 
 
 def tried(version: int, later: Iterable[VersionRecord]) -> str:

@@ -68,10 +68,13 @@ def newest(watermark_us: int, event_time_us: int | None, disorder_us: int) -> in
 
 
 def idle_since(previous_us: int | None, *, caught_up: bool, moved: bool, now_us: int) -> int | None:
-    """Since when a partition has nothing more. `caught_up`: its end is known and is where this tick stops reading."""
+    """Since when a partition has nothing more. `caught_up`: its end is known and is where this tick stops reading.
+
+    A time after now is of a clock that was set back since: else the partition would hold the loop for so long.
+    """
     if not caught_up:
         return None
-    return now_us if moved or previous_us is None else previous_us
+    return now_us if moved or previous_us is None else min(previous_us, now_us)
 
 
 def advance(

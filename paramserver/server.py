@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headrace import clock, lines, metrics, status
 from headrace.errors import PortInUse, ServingError, SettingsError
 from paramserver.lane import Lane, usable
 from paramserver.predict import Predictor
+from paramserver.reflection import MOST_STREAMS, Reflection
 from paramserver.replica import RETRY_S, Replica
 from paramserver.servicer import MOST_WATCHERS, Servicer, handlers
 from protos import headrace_pb2 as wire
@@ -40,9 +41,11 @@ FIRST_S: Final = 1.0  # how long the first version may take before it is said th
 GRACE_S: Final = 5.0
 LINGER_S: Final = 0.2  # new calls are refused so long before gRPC stops, which cancels what comes at that moment
 LAST_S: Final = 1.0  # for watchers
-THREADS: Final = 8 + MOST_WATCHERS  # a watcher holds a thread
+THREADS: Final = 8 + MOST_WATCHERS + MOST_STREAMS  # a watcher, and a stream of reflection, hold a thread
 MOST_CALLS: Final = 128  # under way or waiting for a thread; more are refused with RESOURCE_EXHAUSTED
 MESSAGE_BYTES: Final = 4 * 2**20
+PING_S: Final = 20.0  # a client that has calls under way, and says nothing, is asked so often whether it is there
+PING_TIMEOUT_S: Final = 20.0  # one that does not answer has gone, or hangs: its calls end, and what they hold is free
 
 
 class Server:
@@ -134,13 +137,17 @@ class Server:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
+                ("grpc.keepalive_time_ms", round(PING_S * 1_000)),
+                ("grpc.keepalive_timeout_ms", round(PING_TIMEOUT_S * 1_000)),
+                ("grpc.http2.ping_timeout_ms", round(PING_TIMEOUT_S * 1_000)),
             ],
         )
         server.add_registered_method_handlers(SERVICE, handlers(self._servicer, lane=lane))
         if lane:
             self._lane = Lane(server, f"/{SERVICE}/Predict", self._servicer.predict_in_lane, most=MOST_CALLS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(services), server)
         return server
 
     def _take_port(self) -> None:

@@ -35,26 +35,38 @@ class Agenda:
         self._log, self._schema, self._train = log, schema, train
         self._singly_until = self._due_until = -1
 
-    def begin(self, cursor: Cursor | None) -> None:
-        """What waits is from `cursor` on."""
+    def begin(self, cursor: Cursor | None, due_until: int | None) -> None:
+        """What waits is from `cursor` on; due_until: the last record that a trigger said to learn, if it waits yet."""
         self._waiting = Waiting(self._log, cursor, self._schema)
+        self._due_until = max(self._due_until, -1 if due_until is None else due_until)
 
     def due(self, decided_us: int | None, now_us: int, *, asked: bool) -> list[ShardRecord]:
         """The records of the next candidate, in order; empty while none is due. asked: no trigger is waited for.
 
         decided_us: when something was last trained or held.
         """
+
+        def is_due(rows: int) -> bool:
+            return asked or due(self._train.triggers, rows=rows, decided_us=decided_us, now_us=now_us)
+
         waiting, on = self._waiting.poll(), self._train.on
+        decided = bool(waiting) and waiting[0].seq <= self._due_until
+        if not waiting or not (decided or is_due(self._waiting.rows)):  # before a look at each: a day of them may wait
+            return []
         records = schedule.candidate(waiting, on=on)
         if not records:
             return []
         if records[0].seq > self._due_until:
             ready = schedule.ready(waiting, on=on)
-            rows = sum(record.rows for record in ready)
-            if not asked and not due(self._train.triggers, rows=rows, decided_us=decided_us, now_us=now_us):
+            if not is_due(sum(record.rows for record in ready)):
                 return []
             self._due_until = ready[-1].seq
         return schedule.smallest(records) if records[0].seq <= self._singly_until else records
+
+    def due_behind(self, cursor: Cursor | None) -> int | None:
+        """The last record that a trigger said to learn, if some of that waits behind `cursor`."""
+        learned = cursor.seq if cursor is not None else -1
+        return self._due_until if self._due_until > learned else None
 
     def alone(self, refused: Sequence[ShardRecord]) -> list[ShardRecord]:
         """The first part of a refused candidate, each of which is tried alone; empty if it cannot be split."""

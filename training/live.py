@@ -72,15 +72,10 @@ class Live:
         examples: Iterable[Examples],
         *,
         batch: int | None = None,
-        vouched: bool = False,
     ) -> Candidate | None:
-        """Steps 1 and 2; None if no record has a row. batch: rows of a step.
-
-        vouched: somebody answers for the labels, so that they say nothing about what is served.
-        """
+        """Steps 1 and 2; None if no record has a row. batch: rows of a step."""
         self.judge.begin()
-        look = (lambda _: None) if vouched else self._look
-        return learned(self.state, records, examples, self._frozen(), look, batch)
+        return learned(self.state, records, examples, self._frozen(), self._look, batch)
 
     def encode(self, candidate: Candidate) -> Encoded:
         """Step 3: `published` is that of the candidate from here on."""

@@ -71,8 +71,11 @@ def batch_rows(recipe: Recipe, *, rows: int, learned: int) -> int:
 
 
 def checkpoint_due(now_us: int, newest_us: int | None, every_s: float) -> bool:
-    """newest_us: when the newest checkpoint was named; None = there is none."""
-    return newest_us is None or now_us - newest_us >= every_s * 1e6
+    """newest_us: when the newest checkpoint was named; None = there is none.
+
+    One that lies in the future is of a clock that was set back since.
+    """
+    return newest_us is None or not 0 <= now_us - newest_us < every_s * 1e6
 
 
 def snapshot_due(version: int, newest: int, every: int) -> bool:

@@ -55,6 +55,9 @@ GRACE_S = 2.0  # for a call that is under way when it is stopped; one that is cu
 BATCH_METRICS = 1_000
 """MLflow's limit for one log_batch."""
 
+AT_ONCE = 1_000
+"""Versions in memory at a time: a tracker that was away for a day has 86,400 to log."""
+
 SQLITE = "sqlite:///"
 
 
@@ -128,9 +131,20 @@ class Tracker:
 
     def step(self) -> int:
         """Logs every version that is new; how many. After an exception nothing is forgotten: call again."""
-        opened = self._follower is None
-        if opened:
-            self._open()
+        logged = some = self._some(opened=self._opened())
+        while some == AT_ONCE:
+            some = self._some()
+            logged += some
+        return logged
+
+    def _opened(self) -> bool:
+        if self._follower is not None:
+            return False
+        self._open()
+        return True
+
+    def _some(self, *, opened: bool = False) -> int:
+        """Logs the next `AT_ONCE` versions, if there are so many. opened: they are the first since MLflow was asked."""
         assert self._follower is not None
         try:
             entries = self._polled(self._follower)
@@ -188,7 +202,7 @@ class Tracker:
         """What is new; after too long an absence, what is left."""
         before = follower.cursor
         try:
-            return follower.poll()
+            return follower.poll(AT_ONCE)
         except LogRewritten:
             first = self._log.first()
             if before is None or first is None:
@@ -200,7 +214,7 @@ class Tracker:
                 why = f"version {before.seq} is another one than was logged: a restored root; all is logged again"
             lines.TRACK_MISSED(why, versions=missed)
             self._follower = Follower(self._log)
-            return self._follower.poll()
+            return self._follower.poll(AT_ONCE)
 
     def run(self, *, stop: Callable[[], bool], poll_s: float = 1.0) -> None:
         """Follows until `stop()`. MLflow refusing, hanging or full is waited out; a call that hangs is left behind."""

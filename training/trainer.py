@@ -101,8 +101,19 @@ class Trainer:
         return self._head.record
 
     def step(self, *, request: Entry | None = None) -> Entry | None:
-        """Makes the next version, if something is due or a request asks for one. Busy, LogRewritten, DamagedFile."""
-        return self._step([] if request is None else [request])
+        """Makes the next version, if something is due; or all that a request, and those open before it, ask for.
+
+        Busy, LogRewritten, DamagedFile.
+        """
+        if request is None:
+            return self._step([])
+        since = Follower(self._loop.requests(), record_of.answered(self.record)).poll()
+        asked = [one for one in since if REQUESTS.get(one.kind) == ROLE and one.seq <= request.seq]
+        made: Entry | None = None
+        while asked:
+            made = self._step(asked) or made
+            asked = record_of.unanswered(self.record, asked)
+        return made
 
     def run(self, *, stop: Callable[[], bool], poll_s: float = 0.2) -> None:
         """Resident: steps whenever something is due, until `stop()` or a request says so. Waits while another lives."""
@@ -119,7 +130,7 @@ class Trainer:
                 self._collector.run(self._now_us())
                 asked += [request for request in requests.poll() if REQUESTS.get(request.kind) == ROLE]
                 if any(request.kind == "stop" for request in asked):
-                    self._commit(self._next("delta", asked, "stopped"))
+                    self._say_stopped(asked)
                     break
                 room = self._room.left()
                 try:
@@ -146,6 +157,15 @@ class Trainer:
         self._files.drop()
         self._claim.release()
 
+    def _say_stopped(self, asked: Sequence[Entry]) -> None:
+        try:
+            self._commit(self._next("delta", asked, "stopped"))
+        except LostRace:
+            self._claim.check()
+            self._recover()
+            if left := record_of.unanswered(self.record, asked):
+                self._say_stopped(left)
+
     # a step
 
     def _step(self, asked: Sequence[Entry]) -> Entry | None:
@@ -158,7 +178,7 @@ class Trainer:
         except LostRace:  # goes on from the winner, unless that is a living trainer
             self._claim.check()
             self._recover()
-            return self._step(asked)
+            return self._step(record_of.unanswered(self.record, asked))
         if version is not None:
             metrics.STEP_SECONDS.observe(time.monotonic() - began)
         return version
@@ -209,11 +229,13 @@ class Trainer:
             return record_of.released(self._next("delta", [request], "released"), records, shards)
 
         self._dirty = True
-        candidate = self._live.learn(records, self._agenda.examples(records), vouched=True)
+        candidate = self._live.learn(records, self._agenda.examples(records))
         if candidate is None:
             return self._commit(released())
         result = self._live.encode(candidate)
-        decision = decide(result.report, self._limits())
+        decision = decide(replace(self._live.report(candidate, result), surprise=None), self._limits())
+        if decision.action == "publish":
+            decision = self._tried(candidate, result, decision)
         if decision.action == "publish":
             return self._publish(candidate, result, decision, self._live.judge.trial, None, released)
         self._live.undo(result)
@@ -289,7 +311,11 @@ class Trainer:
         if back is None:
             return None
         self._live.undo(result)
-        record = replace(back, requests=self._next("rollback", asked, "rolled back").requests)
+        record = replace(
+            back,
+            requests=self._next("rollback", asked, "rolled back").requests,
+            due_until=self._agenda.due_behind(back.cursor),
+        )
         entry = self._log.append(record.kind, record.to_body(), self._head.entry)
         lines.VERSION_ROLLED_BACK(verdict.reason, version=entry.seq, to=verdict.anchor)
         metrics.VERSIONS.labels(record.kind).inc()
@@ -310,7 +336,7 @@ class Trainer:
 
     def _commit(self, record: VersionRecord) -> Entry:
         """Steps 7 and 8."""
-        self._head.append(record)
+        self._head.append(replace(record, due_until=self._agenda.due_behind(record.cursor)))
         self._dirty = False
         self._room.took(record.delta.bytes if record.delta is not None else 0)
         self._files.named = {}
@@ -323,7 +349,7 @@ class Trainer:
         check_continues(self.record, self._design, self._schema)
         self._live.recover(self._agenda.examples_at)
         self._files.begin(self._head.history.made_us(self.record.checkpoint))
-        self._agenda.begin(self.record.cursor)
+        self._agenda.begin(self.record.cursor, self.record.due_until)
         self._dirty = False
 
     # what its heartbeat says

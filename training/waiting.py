@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headrace.errors import NotFound, SettingsError
+from headrace.errors import HeadraceError, NotFound, SettingsError
 from headrace.log import Follower
 from headrace.shard import ShardRecord, read_shard
 from headrace.version import difference
 from training.examples import COLUMNS, Examples, examples_of
 
 if TYPE_CHECKING:
-    from headrace.log import Cursor, Log
+    from headrace.log import Cursor, Entry, Log
     from headrace.schema import Schema
     from headrace.version import Ranges, VersionRecord
 
 
+AT_ONCE = 32
+"""Records that are in memory whole: 75 KB each in a busy loop."""
+
+
 class Waiting:
     """Follows the shard log from `cursor` (None: from its first record) on.
+
+    rows: of all that wait. A trigger may let a day of records wait, so that only what is learned of each is kept.
 
     A lineage that has learned nothing yet leaves out the records with other features that stand before its first own
     one: they were made for the lineage before it. Later ones are not left out: `examples_in` refuses them.
@@ -28,19 +35,33 @@ class Waiting:
         self._cursors: dict[int, Cursor] = {}
         self._records: list[ShardRecord] = []
         self._own_first = None if cursor is not None else schema.fingerprint
-        self.left_out = 0
+        self.left_out = self.rows = 0
 
     def poll(self) -> list[ShardRecord]:
         """All records that wait, in order of the log. LogRewritten, DamagedFile, NewerFormat."""
-        for entry in self._follower.poll():
-            record = ShardRecord.from_entry(entry)
-            if self._own_first is not None and record.schema != self._own_first:
-                self.left_out += 1
-                continue
-            self._own_first = None
-            self._cursors[entry.seq] = entry.cursor()
-            self._records.append(record)
-        return self._records
+        some = False
+        while True:
+            try:
+                entries = self._follower.poll(AT_ONCE)
+            except HeadraceError:
+                if some:  # what stands before it comes first
+                    return self._records
+                raise
+            for entry in entries:
+                self._take(entry)
+            some = len(entries) == AT_ONCE
+            if not some:
+                return self._records
+
+    def _take(self, entry: Entry) -> None:
+        record = _light(ShardRecord.from_entry(entry))
+        if self._own_first is not None and record.schema != self._own_first:
+            self.left_out += 1
+            return
+        self._own_first = None
+        self._cursors[entry.seq] = entry.cursor()
+        self._records.append(record)
+        self.rows += record.rows
 
     def cursor_of(self, record: ShardRecord) -> Cursor:
         return self._cursors[record.seq]
@@ -48,7 +69,13 @@ class Waiting:
     def drop(self, until: Cursor) -> None:
         """Records up to `until` were trained or held."""
         self._records = [record for record in self._records if record.seq > until.seq]
+        self.rows = sum(record.rows for record in self._records)
         self._cursors = {seq: cursor for seq, cursor in self._cursors.items() if seq > until.seq}
+
+
+def _light(record: ShardRecord) -> ShardRecord:
+    """Without what only the pipeline needs: its runs, ranges and counts."""
+    return replace(record, pending=(), ranges=(), counts={}, quarantine=(), lost=(), declared={}, requests={})
 
 
 def releasable(log: Log, head: VersionRecord, shards: Ranges, schema: Schema) -> tuple[list[ShardRecord], str]:

@@ -140,7 +140,8 @@ def _versions(state: Mapping[str, Any]) -> list[Row]:
     reach = f", events up to {_time(versions['watermark_us'])}"
     rows = [("versions", f"{versions['head']} ({versions['kind']}){reach}{_against(versions['evaluation'])}")]
     if state["freshness_s"] is not None:
-        rows.append(("freshness", f"{clock.duration(state['freshness_s'])} since the newest event learned"))
+        said = f"{clock.duration(state['freshness_s'])} since the newest event that version {versions['served']} knows"
+        rows.append(("freshness", said))
     back = versions.get("rolled_back")
     if back:
         rows.append(("went back", _went_back(back)))

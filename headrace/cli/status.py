@@ -113,7 +113,7 @@ def state_of(loop: Loop | None, settings: Settings, *, now_us: int) -> dict[str,
         }
         for beat in (beats.heartbeats(loop.store) if loop else ())
     ]
-    watermark_us = versions.body["watermark_us"] if versions else None
+    watermark_us = _served_until_us(loop.version_log(), versions) if loop and versions else None
     untrained = _untrained(shards, versions)
     state = {
         "loop": settings.loop.name,
@@ -159,6 +159,13 @@ def _newest(log: Log) -> list[Entry]:
             told = _decided(head) and (head.kind == "rollback" or not _rollbacks(head))
             head = log.read(head.seq - 1) if head.seq and len(found) < VERSIONS_LOOKED_AT and not told else None
     return found
+
+
+def _served_until_us(log: Log, newest: Entry) -> int | None:
+    """The watermark of the version that is to be answered from: a pinned one stays where it was."""
+    pinned = newest.body["pinned"]
+    watermark_us: int | None = (newest if pinned is None else log.read(pinned)).body["watermark_us"]
+    return watermark_us
 
 
 def _decided(version: Entry) -> bool:

@@ -60,7 +60,7 @@ def watch(folder: Path) -> subprocess.Popen[str]:
 
 
 def test_rows_that_wait_are_counted_and_the_reason_is_said(folder: Path) -> None:
-    settings = config.load(folder / "headrace.toml")
+    settings = config.load(folder / "headrace.toml").replace("pipeline", idle_s=3_600)  # however slow the machine is
     loop = open_loop(open_store(settings.loop.root), "feed")
     Pipeline(loop, settings).run(once=True)
     committed = loop.shard_log().head()
@@ -94,6 +94,18 @@ def test_what_was_decided_last_outlives_a_version_that_decided_nothing() -> None
     trained = version(1, "delta", trained=((0, 1),))
     assert written(version(0, "start"))["decided_us"] is None
     assert written(version(0, "start"), trained, version(2, "delta"), version(3, "pin"))["decided_us"] == 1
+
+
+def test_freshness_is_that_of_the_version_that_answers_also_where_one_is_pinned() -> None:
+    learned = [version(seq, "delta", watermark_us=seq * 1_000_000) for seq in (1, 2, 3)]
+    pin = version(4, "pin", pinned=1, watermark_us=3_000_000)
+    for records, expected in ((learned, 7.0), ([*learned, pin], 9.0)):
+        loop = open_loop(open_store(f"memory://status-{next(numbers)}"), "feed")
+        head = None
+        for record in (version(0, "start"), *records):
+            head = loop.version_log().append(record.kind, record.to_body(), head)
+        state = state_of(loop, config.parse(SETTINGS), now_us=10_000_000)
+        assert state["freshness_s"] == expected
 
 
 def test_a_rollback_by_the_trainer_is_told_until_a_verdict_is_good() -> None:

@@ -7,6 +7,7 @@ from handmade import Publisher
 
 from headrace import control
 from headrace.errors import InvalidTarget, NotFound
+from headrace.log import Cursor
 from headrace.loop import open_loop
 from headrace.store import open_store
 from headrace.version import VersionRecord
@@ -26,7 +27,8 @@ def publisher(loop):
     publisher = Publisher(loop.store)
     publisher.start()
     for version in range(1, 5):
-        publisher.delta({"linear": {7: [float(version)]}}, trained=((version - 1, version),))
+        learned = {"trained": ((version - 1, version),), "cursor": Cursor(version - 1, "")}
+        publisher.delta({"linear": {7: [float(version)]}}, **learned)
     return publisher
 
 
@@ -50,6 +52,18 @@ def test_a_pin_is_set_and_ended(loop, publisher) -> None:
     assert newest(loop).served == newest(loop).version == 6
     with pytest.raises(InvalidTarget, match="no version is pinned"):
         control.pin(loop, None, by="ada", reason="", now_us=9)
+
+
+def test_what_only_a_later_record_leads_to_cannot_be_pinned(loop, publisher) -> None:
+    """A snapshot is written aside and named later. Once the head names a newer one, nothing would lead to the pin."""
+    kept = publisher.snapshot()
+    publisher.delta({"linear": {7: [5.0]}}, snapshot=None)
+    publisher.delta({"linear": {7: [6.0]}}, snapshot=kept)
+    loop.store.delete("models/default/log/000000000003.json")
+    with pytest.raises(NotFound, match="no snapshot lies between") as error:
+        control.pin(loop, 5, by="ada", reason="", now_us=9)
+    assert "versions list" in error.value.hint
+    control.pin(loop, 6, by="ada", reason="", now_us=9)
 
 
 @pytest.mark.parametrize("version", [-1, 5, 99])

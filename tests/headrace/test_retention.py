@@ -11,7 +11,7 @@ from handmade import Publisher
 from headrace import collector, control, status
 from headrace.collector import VersionCollector
 from headrace.errors import LogRewritten, NotFound
-from headrace.log import Follower
+from headrace.log import Cursor, Follower
 from headrace.loop import open_loop
 from headrace.requests import ask
 from headrace.retention import Terms, VersionFact, expired, oldest_request, oldest_shard, oldest_version
@@ -122,7 +122,7 @@ class Loop:
                 checkpoint = Kept(kept.of, path, "00", 5)
                 self.publisher.record = replace(self.publisher.record, checkpoint=checkpoint)
             v = self.publisher.next
-            self.publisher.delta({"linear": {v % 7: [float(v)]}}, created_at_us=v * S)
+            self.publisher.delta({"linear": {v % 7: [float(v)]}}, created_at_us=v * S, cursor=Cursor(v, ""))
 
     def collect(self):
         while (found := self.collector.run(self.now_us(), force=True)) is None:

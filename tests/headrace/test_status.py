@@ -35,6 +35,15 @@ def test_a_heartbeat_is_read_back(store):
     assert status.heartbeats(store) == []
 
 
+def test_one_that_is_taken_back_while_all_are_read_is_passed_over(store, monkeypatch):
+    leaving, beat = status.beat(store, "server", {}, 7), status.beat(store, "trainer", {}, 7)
+    listed = store.list("status")
+    monkeypatch.setattr(store, "list", lambda _: listed)  # it ends between the look and the read
+    status.leave(store, leaving)
+    assert status.heartbeats(store) == [beat]
+    assert status.rival(store, "trainer", 0, nonce="11111111") == beat
+
+
 def test_it_lives_for_ten_seconds(store):
     beat = status.beat(store, "pipeline", {}, 100 * SECOND_US)
     assert beat.living(110 * SECOND_US)

@@ -45,6 +45,14 @@ def test_each_trigger_is_due_from_its_moment_on(triggers, rows, after_s, expecte
     assert due(triggers, rows=rows, decided_us=EVENING, now_us=EVENING + after_s * S) is expected
 
 
+@pytest.mark.parametrize("triggers", [Triggers(every_us=HOUR), Triggers(at=("0 3 * * *",)), Triggers(min_rows=100)])
+def test_a_decision_of_a_clock_that_was_set_back_keeps_no_rows_waiting(triggers):
+    years = 4 * 365 * 24 * HOUR
+    assert due(triggers, rows=1, decided_us=EVENING + years, now_us=EVENING)
+    assert not due(triggers, rows=0, decided_us=EVENING + years, now_us=EVENING)
+    assert waits_for(triggers, rows=1, decided_us=EVENING + years, now_us=EVENING) == ""
+
+
 def test_cron_lines_are_read_in_their_time_zone_through_summer_time():
     """Berlin springs forward in that night: 03:00 is 01:00 UTC, and six hours after 20:00 UTC minus one."""
     berlin = Triggers(at=("0 3 * * *",), time_zone="Europe/Berlin")

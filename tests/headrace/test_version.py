@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,11 @@ from headrace.version import (
     VersionRecord,
     contains,
     difference,
+    learned_apart,
     path_to,
     pin_of,
     rollback_of,
     trained_in,
-    trained_since,
     union,
 )
 
@@ -119,22 +120,43 @@ def test_the_lineage_of_a_rollback_forgets_what_came_after_its_target() -> None:
     assert trained_in(4, read) == ((0, 2), (3, 4))
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.data())
-def test_what_a_rollback_forgets_is_the_difference_of_both_lineages(targets, data) -> None:
-    """Compared with walking both ways to the start; every third record is a rollback to any earlier version."""
-    records = [record(0, "start")]
-    for n, target in enumerate(targets, 1):
-        back = n % 3 == 0
-        more = {"to": target % n} if back else {"trained": ((n, n + 1),)}
-        records.append(record(n, "rollback" if back else "delta", **more))
-    read, head = reader(*records), len(records) - 1
-    to = data.draw(st.integers(0, head))
-    assert trained_since(to, head, read) == difference(trained_in(head, read), trained_in(to, read))
+def lineage(steps) -> list[VersionRecord]:
+    """A record for each (what, which): trained, held, released, or gone back to an earlier version."""
+    records, seen = [record(0, "start")], 0
+    for what, which in steps:
+        head, next_, held = records[-1], len(records), sorted(numbers(records[-1].held_now))
+        same = {"cursor": head.cursor, "held_now": head.held_now}
+        if what == "rollback":
+            records.append(rollback_of(head, which % next_, records.__getitem__, now_us=0, code="x"))
+        elif what == "release" and held:
+            one = ((held[which % len(held)], held[which % len(held)] + 1),)
+            same["held_now"] = difference(head.held_now, one)
+            records.append(record(next_, **same, trained=one, released=one))
+        elif what in ("train", "hold"):
+            one, seen = ((seen, seen + 1),), seen + 1
+            same["cursor"] = Cursor(one[0][0], "")
+            if what == "train":
+                records.append(record(next_, **same, trained=one))
+            else:
+                same["held_now"] = union(head.held_now, one)
+                records.append(record(next_, "hold", **same, held=one))
+    return records
 
 
-def test_what_a_rollback_forgets_needs_no_record_below_the_common_version() -> None:
-    read = reader(record(7, trained=((7, 8),)), record(8, trained=((8, 9),)), record(9, trained=((9, 10),)))
-    assert trained_since(7, 9, read) == ((8, 10),)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["train", "hold", "release", "rollback"]), st.integers(0, 30)), min_size=1, max_size=16
+)
+
+
+@given(STEPS, st.data())
+def test_what_two_versions_have_learned_apart_is_known_without_the_way_between_them(steps, data) -> None:
+    """Compared with walking both ways to the start."""
+    records = lineage(steps)
+    one = trained_in(len(records) - 1, records.__getitem__)
+    to = data.draw(st.integers(0, len(records) - 1))
+    other = trained_in(to, records.__getitem__)
+    read = records.__getitem__ if records[to].cursor is None else reader()
+    assert learned_apart(records[-1], records[to], read) == (difference(one, other), difference(other, one))
 
 
 @given(RANGES, RANGES)
@@ -148,15 +170,29 @@ def test_ranges_are_sets(left, right) -> None:
 def test_a_rollback_serves_what_its_target_served_and_holds_what_came_after() -> None:
     records = [
         record(0, "start"),
-        record(1, trained=((0, 2),), offset=-1.0, digest={"sum": "1"}, max_emit_us=5, watermark_us=6),
+        record(1, trained=((0, 2),), offset=-1.0, digest={"sum": "1"}, max_emit_us=5, watermark_us=6,
+               cursor=Cursor(1, "aa")),
         record(2, trained=((2, 4),), offset=-2.0, digest={"sum": "2"}, max_emit_us=9, watermark_us=9, pinned=None,
-               cursor=Cursor(3, "ab"), held_now=((7, 8),), requests={"cursor": {"seq": 1, "sha256": ""}}),
+               cursor=Cursor(4, "ab"), held_now=((4, 5),), requests={"cursor": {"seq": 1, "sha256": ""}}),
     ]  # fmt: skip
     back = rollback_of(records[2], 1, reader(*records), now_us=77, code="x")
     assert (back.version, back.kind, back.base, back.to, back.table_of) == (3, "rollback", 2, 1, 1)
     assert (back.offset, back.digest, back.max_emit_us, back.watermark_us) == (-1.0, {"sum": "1"}, 5, 6)
-    assert (back.cursor, back.held, back.held_now) == (Cursor(3, "ab"), ((2, 4),), ((2, 4), (7, 8)))
+    assert (back.cursor, back.held, back.held_now) == (Cursor(4, "ab"), ((2, 4),), ((2, 5),))
     assert (back.requests["cursor"], back.created_at_us) == ({"seq": 1, "sha256": ""}, 77)
+
+
+@given(STEPS)
+def test_whatever_is_rolled_back_to_a_shard_is_learned_or_held_and_never_both(steps) -> None:
+    """Back, and forward again: a shard that is held although the weights have learned it could be released twice."""
+    records = lineage(steps)
+    seen = max((each.cursor.seq + 1 for each in records if each.cursor), default=0)
+    learned = trained_in(len(records) - 1, records.__getitem__)
+    assert union(learned, records[-1].held_now) == (((0, seen),) if seen else ())
+    assert not numbers(learned) & numbers(records[-1].held_now)
+    for before, after in pairwise(records):
+        told = difference(union(before.held_now, after.held), after.released)
+        assert told == after.held_now  # a record says what it changes
 
 
 def test_a_rollback_to_what_is_gone_is_refused() -> None:

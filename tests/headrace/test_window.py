@@ -69,6 +69,7 @@ def test_idle_since_starts_anew_with_every_event_and_ends_with_an_outage():
     assert idle_since(None, caught_up=True, moved=False, now_us=7) == 7
     assert idle_since(3, caught_up=True, moved=False, now_us=7) == 3
     assert idle_since(3, caught_up=True, moved=True, now_us=7) == 7
+    assert idle_since(3_600, caught_up=True, moved=False, now_us=7) == 7  # the clock was set back
     assert idle_since(3, caught_up=False, moved=False, now_us=7) is None
 
 

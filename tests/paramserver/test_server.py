@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +35,8 @@ from headrace.errors import (
 from headrace.ids import id_of
 from headrace.loop import open_loop
 from paramserver.client import Client, Ids
-from paramserver.server import MOST_CALLS, Server, loopback
+from paramserver.reflection import MOST_STREAMS
+from paramserver.server import MOST_CALLS, THREADS, Server, loopback
 from paramserver.servicer import MOST_WATCHERS
 from protos import headrace_pb2 as wire
 from protos import headrace_pb2_grpc
@@ -564,3 +566,70 @@ def test_one_watcher_too_many_is_refused_and_holds_up_no_call(server, client, pu
     assert client.predict(PLAIN).version == 0
     for versions in watchers:
         versions.close()
+
+
+@pytest.mark.parametrize("capped", [True, False], ids=["capped", "twin"])
+def test_tools_that_hang_in_reflection_hold_up_no_call(loop, publisher, monkeypatch, capped):
+    if not capped:
+        monkeypatch.setattr("paramserver.reflection.MOST_STREAMS", 10**6)
+    publisher.start()
+    ended = threading.Event()
+
+    def hanging():
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        ended.wait(60)
+
+    with Server(loop, settings(lane=False), follow=False) as server, grpc.insecure_channel(server.address) as channel:
+        server.replica.poll()
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        streams = [stub.ServerReflectionInfo(hanging()) for _ in range(MOST_STREAMS if capped else THREADS)]
+        assert all(next(stream).list_services_response.service for stream in streams)
+        with Client(server.address) as client:
+            if capped:
+                assert stub.ServerReflectionInfo(hanging()).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert client.predict(PLAIN).version == 0
+            else:
+                with pytest.raises(TooLate):
+                    client.predict(PLAIN, deadline_s=1.0)
+        ended.set()
+
+
+WATCHING = """
+import sys
+from paramserver.client import Client
+from paramserver.servicer import MOST_WATCHERS
+client = Client(sys.argv[1])
+watchers = [client.watch() for _ in range(MOST_WATCHERS)]
+print([next(versions) for versions in watchers], flush=True)
+next(watchers[0])
+"""
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "twin"])
+def test_a_client_that_hangs_is_let_go(loop, publisher, monkeypatch, asked):
+    """Stopped, it holds all that watchers may have, and its connection stays open."""
+    for name in ("PING_S", "PING_TIMEOUT_S"):
+        monkeypatch.setattr(f"paramserver.server.{name}", 0.5 if asked else 3_600.0)
+    publisher.start()
+    with Server(loop, settings(), follow=False) as server:
+        server.replica.poll()
+        command = [sys.executable, "-c", WATCHING, server.address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as hanging:
+            assert hanging.stdout.readline().strip() == str([0] * MOST_WATCHERS).encode()
+            hanging.send_signal(signal.SIGSTOP)
+            try:
+                assert waits_to_watch(server, 60 if asked else 3) == asked
+            finally:
+                hanging.kill()
+
+
+def waits_to_watch(server, timeout_s):
+    """Whether another client may watch in this time."""
+    until = time.monotonic() + timeout_s
+    with Client(server.address) as client:
+        while time.monotonic() < until:
+            try:
+                return next(client.watch()) == 0
+            except Overloaded:
+                time.sleep(0.05)
+    return False

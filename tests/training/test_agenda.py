@@ -43,6 +43,22 @@ def test_rows_wait_for_their_number(feed: Any) -> None:
     assert trainer.step().body["trained"] == [[1, 4]]
 
 
+def test_while_nothing_is_due_nobody_looks_at_each_record(feed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a day of them that took 0.3 s, five times a second."""
+    from training import schedule
+
+    loop, trainer, clock = begun(feed, every_s=60)
+    loop.rows(20)
+    looked: list[int] = []
+    candidate = schedule.candidate
+    monkeypatch.setattr(schedule, "candidate", lambda *args, **more: looked.append(1) or candidate(*args, **more))
+    assert trainer.step() is None
+    assert not looked
+    clock.us += 60 * S
+    assert trainer.step().body["trained"] == [[1, 2]]
+    assert looked
+
+
 def test_more_rows_than_a_candidate_has_are_waited_for_and_learned(feed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from training import schedule
 
@@ -55,6 +71,31 @@ def test_more_rows_than_a_candidate_has_are_waited_for_and_learned(feed: Any, mo
     assert [entry.body["trained"] for entry in iter(trainer.step, None)] == [[[1, 2]], [[2, 3]], [[3, 4]]]
     loop.rows(20)
     assert trainer.step() is None  # the next ones wait again
+
+
+@pytest.mark.parametrize("lost_to", ["a restart", "a control record"])
+def test_what_is_left_of_a_due_backlog_is_learned_after(
+    feed: Any, monkeypatch: pytest.MonkeyPatch, lost_to: str
+) -> None:
+    from headrace import control
+    from training import schedule
+    from training.trainer import Trainer
+
+    loop, trainer, clock = begun(feed, min_rows=50)
+    monkeypatch.setattr(schedule, "MOST_ROWS", 25)
+    for _ in range(3):
+        loop.rows(20)
+    assert trainer.step().body["trained"] == [[1, 2]]
+    if lost_to == "a control record":
+        control.pin(loop.loop, 0, by="test", reason="", now_us=0)
+    trainer.close()
+    again = Trainer(loop.loop, loop.settings, now_us=clock)
+    assert [entry.body["trained"] for entry in iter(again.step, None)] == [[[2, 3]], [[3, 4]]]
+    assert "due_until" not in loop.loop.version_log().head().body
+    loop.rows(20)
+    assert again.step() is None  # the next ones wait again
+    again.close()
+    assert Trainer(loop.loop, loop.settings, now_us=clock).step() is None
 
 
 def test_rows_wait_for_their_time_and_a_restart_does_not_begin_it_anew(feed: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from trainers import LEARNING, UNSURPRISED, flipped, learned, parameters, trainer_of, versions
 
@@ -149,6 +150,62 @@ def test_a_candidate_that_waits_is_tried_on_the_next_record_before_anybody_is_se
     lineage = trained_in(second.seq, lambda seq: versions(loop)[seq])
     assert [contains(lineage, one.seq) for one in (bad, sound)] == [False, True]
     assert second.seq == settled + 2
+
+
+def held_by_a_rollback(loop: Any, trainer: Any, rows: pa.Table) -> tuple[int, int]:
+    """The range of a shard record with `rows`, which was learned and gone back over."""
+    good = versions(loop)[-1].version
+    entry = loop.append(rows)
+    assert trainer.step().kind == "delta"
+    control.rollback(loop.loop, good, by="test", reason="", now_us=0)
+    return entry.seq, entry.seq + 1
+
+
+@pytest.mark.parametrize("tried", [True, False], ids=["tried", "twin"])
+def test_what_is_released_is_tried_on_its_own_rows(feed: Any, monkeypatch: Any, tried: bool) -> None:
+    loop = feed("lr", **LEARNING, gate=UNSURPRISED)
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 12)
+    shards = held_by_a_rollback(loop, trainer, loop.made(1_600))
+    trainer._fold()
+    if not tried:
+        monkeypatch.setattr(Sums, "worse", lambda _: "")
+    before = parameters(trainer)
+    spoil(trainer, monkeypatch, double)
+    entry = trainer.step(request=ask(loop.loop, "release", {"shards": [list(shards)]}, by="test", now_us=0))
+    newest = versions(loop)[-1]
+    assert (entry.kind, newest.held_now) == (("hold", (shards,)) if tried else ("delta", ()))
+    if tried:
+        assert newest.requests["outcomes"][0]["outcome"].startswith("refused: G2: worse on rows that it has learned")
+        assert parameters(trainer) == before
+
+
+@pytest.mark.parametrize("wait_s", [0.5, 0.0], ids=["waits", "twin"])
+def test_what_is_released_is_tried_on_the_next_record(feed: Any, wait_s: float) -> None:
+    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 10**6, "wait_s": wait_s})
+    trainer = trainer_of(loop)
+    for _ in range(12):
+        loop.rows(400)
+    while trainer.step() is not None:
+        pass
+    shards = held_by_a_rollback(loop, trainer, flipped(loop.made(400)))
+    loop.rows(400)
+    entry = trainer.step(request=ask(loop.loop, "release", {"shards": [list(shards)]}, by="test", now_us=0))
+    assert (entry.kind, versions(loop)[-1].held_now) == (("hold", (shards,)) if wait_s else ("delta", ()))
+    if wait_s:
+        assert "G3: worse on a later record" in versions(loop)[-1].requests["outcomes"][0]["outcome"]
+
+
+def test_what_is_released_says_nothing_of_what_is_served(feed: Any) -> None:
+    """Its rows are of another time: the trial goes on without them."""
+    loop = feed("lr", **LEARNING, gate={**UNSURPRISED, "rows": 10**6})
+    trainer = trainer_of(loop)
+    learned(loop, trainer, 3)
+    shards = held_by_a_rollback(loop, trainer, loop.made(400))
+    learned(loop, trainer, 1)
+    trial = versions(loop)[-1].gate["trial"]
+    trainer.step(request=ask(loop.loop, "release", {"shards": [list(shards)]}, by="test", now_us=0))
+    assert (versions(loop)[-1].released, versions(loop)[-1].gate["trial"]) == ((shards,), trial)
 
 
 def test_a_candidate_that_nothing_comes_after_is_published_pending(feed: Any) -> None:

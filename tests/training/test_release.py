@@ -70,6 +70,17 @@ def test_a_rollback_over_a_release_holds_them_again(feed: Any) -> None:
     assert learned(loop) == [0, 3, 4]
 
 
+def test_what_a_rollback_forward_brings_back_is_learned_and_cannot_be_released(feed: Any) -> None:
+    loop, trainer = rolled_back(feed)
+    control.rollback(loop.loop, 3, by="test", reason="", now_us=0)
+    assert (versions(loop)[-1].held_now, versions(loop)[-1].released) == (((3, 4),), ((1, 3),))
+    loop.rows(60)
+    trainer.step()
+    trainer.step(request=release(loop, (1, 3)))
+    assert "shard record 1 is not held" in versions(loop)[-1].requests["outcomes"][0]["outcome"]
+    assert learned(loop) == [0, 1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("shards", "reason"),
     [((0, 1), "shard record 0 is not held"), ((2, 4), "shard record 3 is not held"), ((9, 10), "is not held")],
@@ -111,6 +122,20 @@ def test_what_makes_the_weights_overflow_stays_held(feed: Any) -> None:
     assert (entry.kind, record.held_now, record.held) == ("hold", ((bad.seq, bad.seq + 1),), ())
     assert record.requests["outcomes"][0]["outcome"] == "refused: G0: a weight is not finite"
     assert parameters(trainer) == before
+
+
+def test_a_request_answers_those_that_nobody_answered_before_it(feed: Any) -> None:
+    """They were asked while no trainer ran; the cursor of the requests would pass over them for ever."""
+    loop, trainer = rolled_back(feed)
+    asked = [release(loop, (1, 2)), release(loop, (9, 10)), ask(loop.loop, "retrain", {}, by="test", now_us=0)]
+    later = ask(loop.loop, "retrain", {}, by="test", now_us=0)
+    trainer.step(request=asked[-1])
+    told = [one for record in versions(loop) for one in record.requests.get("outcomes", [])]
+    assert [one["seq"] for one in told] == [request.seq for request in asked]
+    assert [one["outcome"].partition(":")[0] for one in told] == ["released", "refused", "nothing to train"]
+    trainer.step(request=later)
+    assert versions(loop)[-1].requests["cursor"]["seq"] == later.seq
+    assert learned(loop) == [0, 1, 3]
 
 
 def test_a_resident_trainer_answers_requests_in_their_order(feed: Any) -> None:

@@ -69,5 +69,6 @@ def test_checkpoints_by_time_snapshots_by_version() -> None:
     assert schedule.checkpoint_due(0, None, 60)
     assert not schedule.checkpoint_due(59_999_999, 0, 60)
     assert schedule.checkpoint_due(60_000_000, 0, 60)
+    assert schedule.checkpoint_due(0, 59_999_999, 60)  # the clock was set back, perhaps by years
     assert not schedule.snapshot_due(49, 0, 50)
     assert schedule.snapshot_due(50, 0, 50)

@@ -392,6 +392,19 @@ def test_after_a_long_absence_it_logs_what_is_left_and_says_what_it_missed(clien
     assert tracker.step() == 0
 
 
+@pytest.mark.usefixtures("light")
+def test_what_came_in_a_long_absence_is_logged_some_at_a_time(client: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("training.tracking.AT_ONCE", 3)
+    held: list[int] = []
+    log_day = Tracker._log_day
+    monkeypatch.setattr(Tracker, "_log_day", lambda self, records: held.append(len(records)) or log_day(self, records))
+    loop = loop_with("some", 9)
+    assert Tracker(loop, settings("some"), connect=lambda: client).step() == 9
+    assert (sum(held), max(held)) == (9, 3)
+    assert history(client, "some", "log_loss") == expected(9)
+    assert model_versions(client, "some") == ["2", "5"]
+
+
 def test_a_database_whose_driver_is_not_there_is_named_with_what_to_install() -> None:
     with pytest.raises(MissingLibrary, match=r"begins with mssql:") as error:
         open_client("mssql://somewhere/mlflow")

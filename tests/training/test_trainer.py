@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trainers import flipped, parameters, trainer_of, versions
 
-from headrace import metrics, status
+from headrace import control, metrics, status
 from headrace.delta import Digest
 from headrace.errors import Busy, SettingsError, StoreFull
 from headrace.requests import ask
@@ -166,6 +166,35 @@ def test_a_number_lost_to_a_control_record_is_folded_and_the_candidate_planned_a
     assert (last.version, last.base, last.trained, last.held_now) == (4, 3, ((2, 3),), ((1, 2),))
     assert trained_in(4, lambda seq: versions(loop)[seq]) == ((0, 1), (2, 3))
     assert parameters(trainer_of(loop)) == parameters(trainer)
+
+
+def test_a_stop_that_loses_the_number_to_a_control_record_is_answered_after_it(feed: Any) -> None:
+    loop = feed("lr")
+    trainer = trainer_of(loop)
+    loop.rows(60)
+    trainer.step()
+    stop = ask(loop.loop, "stop", {}, "me", 0)
+    control.pin(loop.loop, 0, by="operator", reason="", now_us=0)
+    trainer.run(stop=lambda: False, poll_s=0)
+    assert [record.kind for record in versions(loop)] == ["start", "delta", "pin", "delta"]
+    assert (versions(loop)[-1].requests["outcomes"], versions(loop)[-1].pinned) == (
+        [{"seq": stop.seq, "outcome": "stopped"}],
+        0,
+    )
+
+
+def test_a_request_that_the_own_lost_record_answered_is_not_answered_again(feed: Any) -> None:
+    """The store lost the answer of the put that answered it: the record lands when its maker is dead."""
+    loop = feed("lr")
+    trainer = trainer_of(loop)
+    loop.rows(60)
+    trainer.step()
+    request = ask(loop.loop, "retrain", {}, "me", 0)
+    dead = trainer_of(loop)
+    dead.step(request=request)
+    trainer.step(request=request)
+    told = [one for record in versions(loop) for one in record.requests["outcomes"]]
+    assert told == [{"seq": request.seq, "outcome": "nothing to train"}]
 
 
 def test_a_living_rival_stops_it(feed: Any) -> None:
