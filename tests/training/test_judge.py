@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from trainers import LEARNING, UNSURPRISED, flipped, learned, parameters, trainer_of, versions
 
@@ -13,6 +12,9 @@ from headrace import control
 from headrace.requests import ask
 from headrace.version import contains, trained_in
 from training.trial import Sums
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -167,7 +169,7 @@ def test_what_is_released_is_tried_on_its_own_rows(feed: Any, monkeypatch: Any, 
     trainer = trainer_of(loop)
     learned(loop, trainer, 12)
     shards = held_by_a_rollback(loop, trainer, loop.made(1_600))
-    trainer._fold()
+    trainer._recover()
     if not tried:
         monkeypatch.setattr(Sums, "worse", lambda _: "")
     before = parameters(trainer)
