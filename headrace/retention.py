@@ -4,8 +4,8 @@ A log loses its oldest records first, so that one number per log says it all: th
 when no retained record names it (`headrace.log.garbage`).
 
 **Version log.** Every version of the last `max(versions_s, rollback_s, followers)` seconds can be built and gone back
-to; so can the newest and the pinned one. For each, the way back to a checkpoint (its record, and those between) and to
-a snapshot is kept, which keeps the newest checkpoint and snapshot, too.
+to; so can the newest, the pinned one, and the one that answers meanwhile. For each, the way back to a checkpoint (its
+record, and those between) and to a snapshot is kept, which keeps the newest checkpoint and snapshot, too.
 
 **Shard log.** Kept are: the newest record; what a trainer learns again from any retained version on (from the cursor of
 the oldest one, and whatever was released and learned later); what a model has not learned yet; held records until
@@ -69,6 +69,7 @@ class VersionFact:
     oldest_trained: int | None
     held_now: Ranges
     pinned: int | None
+    meanwhile: int | None
     answered: int | None  # the newest request
 
 
@@ -90,6 +91,7 @@ def fact_of(record: VersionRecord) -> VersionFact:
         oldest_trained=min((low for low, _ in record.trained), default=None),
         held_now=record.held_now,
         pinned=record.pinned,
+        meanwhile=record.meanwhile,
         answered=int(asked["seq"]) if asked else None,
     )
 
@@ -115,7 +117,8 @@ def oldest_version(facts: Mapping[int, VersionFact], now_us: int, terms: Terms) 
         if version >= first and fact.table_of is not None and fact.table_of < first:
             starts.add(version)
     newest = facts[head]
-    starts.update(one for one in (newest.pinned, newest.checkpoint) if one is not None and one in facts)
+    named = (newest.pinned, newest.meanwhile, newest.checkpoint)
+    starts.update(one for one in named if one is not None and one in facts)
     return min(
         low for start in starts for low in (_way_back(facts, start, "checkpoint"), _way_back(facts, start, "snapshot"))
     )

@@ -6,6 +6,8 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     base          the version whose published table this one changes; null for start
     to            rollback, pin: the version gone back to, or pinned (pin with null = unpinned)
     pinned        the version that replicas serve whatever comes after; null = the newest. Repeated in every record
+    meanwhile     the version of an earlier lineage that replicas serve as long as this one has learned nothing,
+                  repeated till then; else not there
     model         {"kind", "tables": [{"name", "width", "encoding", "features"}], …}: what a server needs to score
     schema        the features, whole (`Schema.to_json`)
     lineage       version of the `start` record of the history that this one belongs to
@@ -28,9 +30,9 @@ A version is one committed change of a model. Its record (log `models/<model>/lo
     created_at_us, code
 
 A control record (`rollback_of`, `pin_of`) repeats the head but for what it changes. A rollback takes from its target
-all that says what is served: model, schema, prior, offset, digest, lineage, watermark_us, max_emit_us; it keeps the
-cursor, holds every shard record that the head had learned and the target had not, and releases every one that the
-target had learned and the head had not: one that goes forward again, over an earlier rollback, brings those back.
+all that says what is served: model, schema, prior, offset, digest, lineage, meanwhile, watermark_us, max_emit_us; it
+keeps the cursor, holds every shard record that the head had learned and the target had not, and releases every one that
+the target had learned and the head had not: one that goes forward again, over an earlier rollback, brings those back.
 
 The table of a version is
 
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 
 KINDS = ("start", "delta", "hold", "rollback", "pin")
 
-OPTIONAL = ("batch", "due_until")
+OPTIONAL = ("batch", "due_until", "meanwhile")
 """Fields that are not there where they are None."""
 
 Ranges = tuple[tuple[int, int], ...]
@@ -101,6 +103,7 @@ class VersionRecord:
     released: Ranges = ()
     batch: int | None = None
     due_until: int | None = None
+    meanwhile: int | None = None
     held_now: Ranges = ()
     watermark_us: int | None = None
     max_emit_us: int | None = None
@@ -121,7 +124,7 @@ class VersionRecord:
     @property
     def served(self) -> int:
         """The version that a replica answers from once it has folded this record."""
-        return self.version if self.pinned is None else self.pinned
+        return next(one for one in (self.pinned, self.meanwhile, self.version) if one is not None)
 
     def to_body(self) -> dict[str, Any]:
         """The JSON body of the record; `version` and `kind` are the log's `seq` and `kind`."""
@@ -221,6 +224,7 @@ def rollback_of(
         offset=target.offset,
         digest=target.digest,
         lineage=target.lineage,
+        meanwhile=target.meanwhile,
         watermark_us=target.watermark_us,
         max_emit_us=target.max_emit_us,
         held=forgotten,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def write_start(loop: Loop, settings: Settings, *, now_us: clock.Now = clock.now_us) -> Entry:
     """Appends a `start` record: a new loop, or other features or another model than before. LostRace.
 
-    What operators said outlives the lineage: the pin, and the requests that were answered.
+    What operators said outlives the lineage: the pin, and the requests that were answered. What the lineage before has
+    learned answers until this one has learned something.
     """
     log = loop.version_log()
     head = log.head()
@@ -40,9 +41,10 @@ def begin_lineage(loop: Loop, settings: Settings, claim: Claim, *, now_us: clock
         return
     claim.check()
     with contextlib.suppress(LostRace):  # to one that began at the same time: `check_continues` looks whether it fits
-        write_start(loop, settings, now_us=now_us)
+        begun = VersionRecord.from_entry(write_start(loop, settings, now_us=now_us))
         if head is not None:
-            lines.LINEAGE_BEGUN("other features or another model; it learns anew", after=head.seq)
+            until = f"; version {begun.served} answers till then" if begun.served != begun.version else ""
+            lines.LINEAGE_BEGUN(f"other features or another model; it learns anew{until}", after=head.seq)
 
 
 def start_after(head: Entry | None, settings: Settings, *, now_us: int) -> VersionRecord:
@@ -58,7 +60,14 @@ def start_after(head: Entry | None, settings: Settings, *, now_us: int) -> Versi
         return record
     before = VersionRecord.from_entry(head)
     requests: dict[str, Any] = {"cursor": before.requests.get("cursor"), "outcomes": []}
-    return replace(record, pinned=before.pinned, requests=requests)
+    return replace(record, pinned=before.pinned, meanwhile=_learned(before), requests=requests)
+
+
+def _learned(before: VersionRecord) -> int | None:
+    """The version that answers as long as the lineage after `before` has learned nothing; None if none has learned."""
+    if before.meanwhile is not None:
+        return before.meanwhile
+    return before.version if before.cursor is not None else None
 
 
 def start_record(design: Design, schema: Schema, *, version: int, prior: float, now_us: int) -> VersionRecord:

@@ -277,6 +277,7 @@ class Trainer:
         record = replace(
             begun(),
             delta=delta,
+            meanwhile=None,
             digest=live.published.digest().to_json(),
             offset=result.offset,
             evaluation=candidate.evaluation,

@@ -21,6 +21,7 @@ from headrace.address import shown
 from headrace.cli import options, terminal
 from headrace.cli.reason import not_whole
 from headrace.errors import HeadraceError
+from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,7 +251,7 @@ def _served(settings: Settings, servers: list[Heartbeat]) -> Iterator[Check]:
         head = options.open_loop(settings).version_log().head() if servers else None
     except HeadraceError:
         return
-    newest = None if head is None else head.body["pinned"] if head.body["pinned"] is not None else head.seq
+    newest = None if head is None else VersionRecord.from_entry(head).served
     for server in servers:
         version, problem = server.info.get("version"), server.info.get("problem", "")
         found = f"process {server.pid} serves {'nothing' if version is None else f'version {version}'} of {newest}"

@@ -12,6 +12,7 @@ from headrace import clock
 from headrace.cli import board, options, resident, terminal
 from headrace.cli.reason import reason
 from headrace.errors import HeadraceError, NotFound
+from headrace.version import VersionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,8 +164,8 @@ def _newest(log: Log) -> list[Entry]:
 
 def _served_until_us(log: Log, newest: Entry) -> int | None:
     """The watermark of the version that is to be answered from: a pinned one stays where it was."""
-    pinned = newest.body["pinned"]
-    watermark_us: int | None = (newest if pinned is None else log.read(pinned)).body["watermark_us"]
+    served = VersionRecord.from_entry(newest).served
+    watermark_us: int | None = (newest if served == newest.seq else log.read(served)).body["watermark_us"]
     return watermark_us
 
 
@@ -196,7 +197,7 @@ def _versions(newest: Sequence[Entry]) -> dict[str, Any] | None:
     return {
         "head": head.seq,
         "kind": head.kind,
-        "served": body["pinned"] if body["pinned"] is not None else head.seq,
+        "served": VersionRecord.from_entry(head).served,
         "cursor": body["cursor"]["seq"] if body["cursor"] else None,
         "watermark_us": body["watermark_us"],
         "created_at_us": body["created_at_us"],

@@ -21,7 +21,7 @@ from paramserver.replica import Replica
 
 S = 1_000_000
 TERMS = Terms(versions_us=10 * S, rollback_us=10 * S, held_us=100 * S)
-FACT = VersionFact(None, 0, None, None, None, None, (), None, None)
+FACT = VersionFact(None, 0, None, None, None, None, (), None, None, None)
 
 
 def facts_of(n, *, every=5, first=0):
@@ -29,7 +29,7 @@ def facts_of(n, *, every=5, first=0):
     facts = {}
     for v in range(first, n):
         newest = v - v % every if v >= every else None
-        facts[v] = VersionFact(v - 1 if v else None, v * S, newest, newest, v or None, v or None, (), None, None)
+        facts[v] = VersionFact(v - 1 if v else None, v * S, newest, newest, v or None, v or None, (), None, None, None)
     return facts
 
 
@@ -56,6 +56,8 @@ def test_a_pin_and_the_target_of_a_rollback_are_kept_with_their_ways_back():
     facts = facts_of(40)
     facts[39] = replace(facts[39], pinned=12)
     assert oldest_version(facts, 40 * S, TERMS) == 10
+    facts[39] = replace(facts[39], pinned=22, meanwhile=8)
+    assert oldest_version(facts, 40 * S, TERMS) == 5
     facts = facts_of(40)
     facts[38] = replace(facts[38], table_of=7)
     assert oldest_version(facts, 40 * S, TERMS) == 5

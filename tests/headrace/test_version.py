@@ -89,6 +89,8 @@ def test_a_pin_changes_what_is_served_and_no_table() -> None:
     pin = record(2, "pin", to=1, pinned=1)
     assert (pin.served, pin.table_of) == (1, 1)
     assert record(3, pinned=1).served == 1
+    assert record(3, meanwhile=2).served == 2
+    assert record(3, pinned=1, meanwhile=2).served == 1
     assert record(3).served == 3
 
 

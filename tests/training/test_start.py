@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from trainers import trainer_of, versions
 
-from headrace import status
+from headrace import control, status
 from headrace.clock import now_us as trainer_now
 from headrace.errors import Busy
 from headrace.requests import ask
 from headrace.version import pin_of
+from paramserver.replica import Replica
+from training import start
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("tensorflow")]
 
@@ -50,6 +52,45 @@ def test_other_features_begin_a_lineage_that_leaves_out_the_records_before(feed:
     restarted = trainer_of(loop)
     restarted.step()
     assert versions(loop)[-1].trained == ((3, 4),)
+
+
+@pytest.mark.parametrize("meanwhile", [True, False], ids=["meanwhile", "twin"])
+def test_the_lineage_before_answers_until_the_new_one_has_learned(
+    feed: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, meanwhile: bool
+) -> None:
+    if not meanwhile:
+        monkeypatch.setattr(start, "_learned", lambda before: None)
+    loop = feed("lr", **NEVER)
+    loop.rows(50)
+    trainer_of(loop).step()
+    served = Replica(loop.loop.store, loop.loop.version_log())
+    served.poll()
+
+    def answered() -> tuple[int, int]:
+        """By a replica that followed, and by one that begins now."""
+        fresh = Replica(loop.loop.store, loop.loop.version_log())
+        served.poll(), fresh.poll()
+        return served.generation().version, fresh.generation().version
+
+    assert answered() == (1, 1)
+    loop.without("user_item")
+    trainer = trainer_of(loop)
+    assert answered() == ((1, 1) if meanwhile else (2, 2))
+    if not meanwhile:
+        return
+    assert "version 1 answers till then" in caplog.text
+    control.pin(loop.loop, 0, by="test", reason="", now_us=0)
+    assert answered() == (0, 0)
+    control.pin(loop.loop, None, by="test", reason="", now_us=0)
+    assert answered() == (1, 1)
+    loop.settings = loop.settings.replace("model", kind="mlp")  # once more, before anything was learned
+    trainer.close()
+    trainer = trainer_of(loop)
+    assert answered() == (1, 1)
+    loop.rows(50)
+    learned = trainer.step()
+    assert answered() == (learned.seq, learned.seq)
+    assert versions(loop)[-1].meanwhile is None
 
 
 def test_another_model_does_not_begin_beside_a_living_trainer(feed: Any) -> None:
