@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import idindex
 from headrace.idindex import IdIndex
 
 SLOTS = 64
@@ -93,14 +96,44 @@ def test_the_rows_of_an_index_that_is_gone_are_written_over_and_those_of_no_othe
     assert after.find(ids).tolist() == [*range(400, 405), -1, *range(306, 320)]
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(0, 40), unique=True, max_size=20)), max_size=30))
-def test_indexes_that_are_held_stay_what_they_were_whichever_others_go(steps):
+NUMBERS = st.lists(st.integers(0, 40), unique=True, max_size=20)
+
+
+@pytest.mark.parametrize("dear", [0, idindex._DEAR], ids=["what changed", "whole"])
+@given(st.lists(st.tuples(st.integers(0, 9), NUMBERS, NUMBERS), max_size=30))
+def test_indexes_that_are_held_stay_what_they_were_whichever_others_go(dear, steps):
     held = [(IdIndex.empty(41), {})]
-    for count, (of, changed) in enumerate(steps, 1):
-        index, known = held[of % len(held)]
-        after = index.updated(ids_of(changed), rows_of(len(changed), 100 * count))
-        held.append((after, known | {id_: 100 * count + place for place, id_ in enumerate(changed)}))
-        if len(held) > 4:
-            del held[of % len(held)]
-        for one, expected in held:
-            assert one.find(ids_of(range(41))).tolist() == [expected.get(id_, -1) for id_ in range(41)]
+    with patch.object(idindex, "_DEAR", dear):
+        for count, (of, changed, dropped) in enumerate(steps, 1):
+            index, known = held[of % len(held)]
+            gone = [number for number in dropped if number not in changed]
+            after = index.updated(ids_of(changed), rows_of(len(changed), 100 * count), ids_of(gone))
+            new = {number: 100 * count + place for place, number in enumerate(changed)}
+            held.append((after, {number: row for number, row in known.items() if number not in gone} | new))
+            if len(held) > 4:
+                del held[of % len(held)]
+            for one, expected in held:
+                assert one.find(ids_of(range(41))).tolist() == [expected.get(number, -1) for number in range(41)]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["all that changed", "twin"])
+def test_only_what_changed_since_is_copied(monkeypatch, told):
+    """Two steps behind; whoever leaves out the first of them finds old rows."""
+    since = IdIndex._changed_since
+    if not told:
+        monkeypatch.setattr(IdIndex, "_changed_since", lambda index, mark: (since(index, mark) or [])[-1:] or None)
+    monkeypatch.setattr(idindex.np, "copyto", None)
+    index = IdIndex.empty(10_000)
+    index.put(np.arange(10_000), rows_of(10_000))
+    old = index.updated(np.arange(100), rows_of(100, 20_000))
+    middle = old.updated(np.arange(200, 300), rows_of(100, 30_000))
+    newest = middle.updated(np.arange(400, 500), rows_of(100, 40_000), gone=np.arange(9_000, 9_010))
+    memory = old._rows
+    del old
+    after = newest.updated(np.arange(600, 700), rows_of(100, 50_000))
+    assert after._rows is memory
+    expected = np.arange(10_000)
+    for low, row in ((0, 20_000), (200, 30_000), (400, 40_000), (600, 50_000)):
+        expected[low : low + 100] = row + np.arange(100)
+    expected[9_000:9_010] = -1
+    assert (after.find(np.arange(10_000)) == expected).all() == told
