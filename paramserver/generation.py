@@ -7,11 +7,12 @@ A call reads the reference to the current one once, a swap is one assignment: no
     Generation     Tables + the record of the version + its schema: ready to score
 
 A change leaves the old table as it was: changed rows go to lines of the slab, which old and new share, that no index
-names, and only the index is copied, into that of a generation that is gone (headrace/idindex.py). So a line that a reader can find never changes. Lines are
-free again once the last index that names them is gone, with the generations and the calls that held it: a slab finds
-them by looking through the indexes that are left, each time it has grown by half. So a table that changes for ever
-takes memory for at most 1.5 times the rows that kept generations differ in. Room for three times the first rows is set
-aside and costs nothing until it is written to; a slab without room is replaced by one with the live lines.
+names, and only the index is copied, into that of a generation that is gone (headrace/idindex.py). So a line that a
+reader can find never changes. Lines are free again once the last index that names them is gone, with the generations
+and the calls that held it: a slab finds them by looking through the indexes that are left, each time it has grown by
+half. So a table that changes for ever takes memory for at most 1.5 times the rows that kept generations differ in. Room
+for three times the first rows is set aside and costs nothing until it is written to; a slab without room is replaced by
+one with the live lines.
 
 The digest of the encoded rows is kept beside them (8 bytes a row) to be compared with the version's record.
 """
