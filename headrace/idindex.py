@@ -18,13 +18,14 @@ page fault for each page.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
+Array = TypeVar("Array", Ids, Rows)
 Spare = tuple[object, Rows]
 """`rows` that nobody reads any more, and the state that they are in."""
 
@@ -38,6 +39,7 @@ _FEW = 4096
 _MOST_SPARES = 2
 _STEPS_BACK = 4  # changes that an index remembers
 _DEAR = 16  # a slot copied alone costs as much as so many in a row
+_BLOCK = 8192  # written at a time: numpy lets no other thread work meanwhile
 
 
 class IdIndex:
@@ -119,7 +121,7 @@ class IdIndex:
             after.put(*live)
         else:
             after = type(self)(self._keys, self._copied(), self._used, self._spares)
-        slots = after.put(ids, rows)
+        slots = np.concatenate([after.put(*some) for some in zip(_blocks(ids), _blocks(rows), strict=True)])
         if gone is not None and len(gone):
             slots = np.concatenate([slots, after.drop(gone)])
         return after.came_from(self, slots) if after.shares(self) else after
@@ -136,7 +138,8 @@ class IdIndex:
             if behind is not None and _DEAR * sum(map(len, behind)) < len(self._rows):
                 _, rows = self._spares.pop(place)
                 for slots in behind:
-                    rows[slots] = self._rows.take(slots)
+                    for some in _blocks(slots):
+                        rows[some] = self._rows.take(some)
                 return rows
         if not self._spares:
             return self._rows.copy()
@@ -189,3 +192,8 @@ class IdIndex:
             open_ = open_[(keys != ids[open_]) & (keys != _EMPTY)]
             slots[open_] = (slots[open_] + 1) & self._mask
         return slots
+
+
+def _blocks(values: Array) -> list[Array]:
+    """At least one."""
+    return [values[start : start + _BLOCK] for start in range(0, max(1, len(values)), _BLOCK)]

@@ -47,7 +47,7 @@ Rows = npt.NDArray[np.int32]
 
 _LEAST_LINES = 1024
 _ROOM = 3  # lines set aside for each row that a slab begins with
-_BLOCK = 65_536  # rows decoded at a time
+_BLOCK = 16_384  # rows decoded at a time: numpy lets no other thread work meanwhile
 
 
 class Slab:
