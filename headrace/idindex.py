@@ -18,10 +18,13 @@ page fault for each page.
 
 from __future__ import annotations
 
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -156,6 +159,12 @@ class IdIndex:
         """All ids that have a row, with their rows, in no particular order."""
         slots = np.flatnonzero(self._rows >= 0)
         return self._keys[slots], self._rows[slots]
+
+    def rows(self, slots: int) -> Iterator[Rows]:
+        """The rows that ids have, in no particular order, of so many slots at a time."""
+        for start in range(0, len(self._rows), slots):
+            some = self._rows[start : start + slots]
+            yield some[some >= 0]
 
     def has_room(self, ids: int) -> bool:
         """Whether `ids` more can be put. Ids that were dropped take room until the index is made anew."""

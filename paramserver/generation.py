@@ -81,8 +81,11 @@ class Slab:
         named = np.zeros(self.used, bool)
         named[0] = True
         for index in list(self._indexes):
-            named[index.items()[1]] = True
-        self._free = np.flatnonzero(~named).astype(np.int32)
+            for rows in index.rows(_BLOCK):
+                named[rows] = True
+        blocks = range(0, self.used, _BLOCK)
+        free = [start + np.flatnonzero(~named[start : start + _BLOCK]) for start in blocks]
+        self._free = np.concatenate(free).astype(np.int32)
         live = self.used - len(self._free)
         self._look_at = max(_LEAST_LINES, live + live // 2)
 
